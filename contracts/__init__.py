@@ -1,0 +1,1 @@
+"""What services share about messages: envelopes, contracts, topics, packs; no behaviour."""

@@ -1,0 +1,76 @@
+"""The pack: stream bytes of many responses in one Kafka message.
+
+Layout, big endian: the magic `AP1\\n`, then entries, each with a head of
+`id length u8, attempt u32, status u16, flags u8, payload length u32`, the response id in ASCII and
+the payload. A payload without flags is whole SSE events; with `JSON` it is the Response object or
+the API's error object.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntFlag
+
+MAGIC = b"AP1\n"
+_HEAD = struct.Struct(">BIHBI")
+HEAD_BYTES = _HEAD.size
+
+
+class Flag(IntFlag):
+    """What an entry's payload is."""
+
+    NONE = 0
+    LAST = 1
+    """Nothing follows for this response."""
+    JSON = 2
+    """A JSON body, not SSE events; the entry's status is its HTTP status."""
+    CLAIM = 4
+    """The payload is the key of a blob that holds the real payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Bytes of one response. `attempt` fences: readers drop entries of an older attempt."""
+
+    response_id: bytes
+    attempt: int
+    payload: bytes
+    flags: int = 0
+    status: int = 200
+
+
+class PackError(ValueError):
+    """The bytes are no pack, or a broken one."""
+
+
+def encode_pack(entries: Iterable[Entry]) -> bytes:
+    """Return one pack; the caller keeps it below the topic's message limit."""
+    parts = [MAGIC]
+    for entry in entries:
+        parts.append(
+            _HEAD.pack(
+                len(entry.response_id), entry.attempt, entry.status, entry.flags, len(entry.payload)
+            )
+        )
+        parts.append(entry.response_id)
+        parts.append(entry.payload)
+    return b"".join(parts)
+
+
+def decode_pack(pack: bytes) -> Iterator[Entry]:
+    """Yield the entries in order; raises `PackError` at the first byte that does not fit."""
+    if pack[: len(MAGIC)] != MAGIC:
+        raise PackError("not a pack: wrong magic")
+    at, end = len(MAGIC), len(pack)
+    while at < end:
+        if at + HEAD_BYTES > end:
+            raise PackError("truncated entry head")
+        id_length, attempt, status, flags, length = _HEAD.unpack_from(pack, at)
+        at += HEAD_BYTES
+        start = at + id_length
+        if start + length > end:
+            raise PackError("truncated entry payload")
+        yield Entry(pack[at:start], attempt, pack[start : start + length], flags, status)
+        at = start + length
