@@ -64,7 +64,11 @@ def decode(value: bytes, contracts: dict[str, type[Contract]]) -> Envelope:
     Raises `UnknownContractError` for a type outside `contracts`, and `ValueError` (which pydantic's
     `ValidationError` is) for anything that is not a valid message.
     """
-    return from_object(json.loads(value), contracts)
+    try:
+        message = json.loads(value)
+    except RecursionError as error:
+        raise ValueError("a message that is nested too deeply") from error
+    return from_object(message, contracts)
 
 
 def from_object(message: object, contracts: dict[str, type[Contract]]) -> Envelope:

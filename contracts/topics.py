@@ -33,7 +33,8 @@ class Topic:
 
     `owner` writes, `readers` consume in a group of their own name; `tails` read every message of a
     partition without a group. A topic that carries `contracts` of none carries packs (see
-    `contracts.packs`).
+    `contracts.packs`). `hashed` says that the hash of the key picks the partition, so order holds
+    per key and the number of partitions can't change; otherwise the writer names the partition.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Topic:
     tails: tuple[str, ...] = ()
     contracts: tuple[type[Contract], ...] = ()
     cleanup_policy: CleanupPolicy = "delete"
+    hashed: bool = True
     max_message_bytes: int = MAX_MESSAGE_BYTES
     extra_config: dict[str, str] = field(default_factory=dict)
 
@@ -80,6 +82,7 @@ RESPONSES_EVENTS = Topic(
     key="none; the partition is the reader's",
     partitions=8,
     retention_ms=HOUR_MS,
+    hashed=False,
     owner=("worker",),
     tails=("intake", "worker"),
     description="Stream events of all responses, in packs of bytes.",
@@ -110,6 +113,7 @@ TOOLS_RESULTS = Topic(
     key="response id; the partition is the waiting worker's",
     partitions=8,
     retention_ms=DAY_MS,
+    hashed=False,
     owner=("mcp_broker",),
     readers=("costs",),
     tails=("worker",),
@@ -185,3 +189,17 @@ TOPICS: tuple[Topic, ...] = (
     CONFIG_CHANGED,
 )
 DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
+
+DEAD_LETTER_HEADROOM_BYTES = 64 * 1024
+"""What a dead letter may be larger than the message it keeps, for the headers that it adds."""
+
+DEAD_LETTER_HEADERS: dict[str, str] = {
+    "antiphon-dlq-reason": "Name and text of the error, cut to 8,000 bytes.",
+    "antiphon-dlq-stack": "The end of the stack trace, cut to 8,000 bytes.",
+    "antiphon-dlq-service": "The service that gave up.",
+    "antiphon-dlq-topic": "The topic that the message came from.",
+    "antiphon-dlq-partition": "Its partition there, a decimal number.",
+    "antiphon-dlq-offset": "Its offset there, a decimal number.",
+    "antiphon-dlq-attempts": "How often it was tried, a decimal number.",
+}
+"""What a dead letter carries after the headers of the message that it keeps."""
