@@ -1,9 +1,9 @@
 """The pack: stream bytes of many responses in one Kafka message.
 
 Layout, big endian: the magic `AP1\\n`, then entries, each with a head of
-`id length u8, attempt u32, status u16, flags u8, payload length u32`, the response id in ASCII and
-the payload. A payload without flags is whole SSE events; with `JSON` it is the Response object or
-the API's error object.
+`id length u8, attempt u32, index u32, status u16, flags u8, payload length u32`, the response id in
+ASCII and the payload. A payload without flags is whole SSE events; with `JSON` it is the Response
+object or the API's error object.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 MAGIC = b"AP1\n"
-_HEAD = struct.Struct(">BIHBI")
+_HEAD = struct.Struct(">BIIHBI")
 HEAD_BYTES = _HEAD.size
 
 
@@ -32,10 +32,15 @@ class Flag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Bytes of one response. `attempt` fences: readers drop entries of an older attempt."""
+    """Bytes of one response.
+
+    `attempt` fences: readers drop entries of an older attempt. `index` counts the entries of one
+    attempt from 0: readers drop what they have seen, and notice a gap.
+    """
 
     response_id: bytes
     attempt: int
+    index: int
     payload: bytes
     flags: int = 0
     status: int = 200
@@ -51,7 +56,12 @@ def encode_pack(entries: Iterable[Entry]) -> bytes:
     for entry in entries:
         parts.append(
             _HEAD.pack(
-                len(entry.response_id), entry.attempt, entry.status, entry.flags, len(entry.payload)
+                len(entry.response_id),
+                entry.attempt,
+                entry.index,
+                entry.status,
+                entry.flags,
+                len(entry.payload),
             )
         )
         parts.append(entry.response_id)
@@ -67,10 +77,10 @@ def decode_pack(pack: bytes) -> Iterator[Entry]:
     while at < end:
         if at + HEAD_BYTES > end:
             raise PackError("truncated entry head")
-        id_length, attempt, status, flags, length = _HEAD.unpack_from(pack, at)
+        id_length, attempt, index, status, flags, length = _HEAD.unpack_from(pack, at)
         at += HEAD_BYTES
         start = at + id_length
         if start + length > end:
             raise PackError("truncated entry payload")
-        yield Entry(pack[at:start], attempt, pack[start : start + length], flags, status)
+        yield Entry(pack[at:start], attempt, index, pack[start : start + length], flags, status)
         at = start + length

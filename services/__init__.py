@@ -1,0 +1,1 @@
+"""The services of Antiphon, one folder each, and the kit they share."""

@@ -1,0 +1,236 @@
+"""Batch consumers on FastStream: decode, handle, commit; bounded retries, then dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+from sqlalchemy.exc import DBAPIError
+
+from contracts.event import Envelope
+from contracts.topics import MAX_MESSAGE_BYTES
+from services.kit.codec import decode
+from services.kit.deadletters import DeadLetters, Record, RefusalError
+from services.kit.retry import Backoff, retry
+
+logger = logging.getLogger(__name__)
+MAX_POLL_INTERVAL_MS = 3_600_000
+_WAIT_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A decoded message and where it stood."""
+
+    envelope: Envelope
+    topic: str
+    partition: int
+    offset: int
+
+
+Handler = Callable[[list[Received]], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscription:
+    """What to consume and how hard to try.
+
+    `handle` gets up to `max_records` messages, in order within each partition; it must be
+    idempotent, since a crash between it and the commit repeats the batch. `types` are the message
+    types it wants, others are skipped. `transient` errors are retried with `backoff` and end the
+    process when it is used up, so that nothing is skipped; a `RefusalError` sends a message to the
+    dead letters at once, any other error after as many attempts.
+    """
+
+    topics: tuple[str, ...]
+    group: str
+    handle: Handler
+    types: frozenset[str]
+    max_records: int = 500
+    transient: tuple[type[BaseException], ...] = (OSError, TimeoutError, KafkaError, DBAPIError)
+    backoff: Backoff = field(default_factory=lambda: Backoff(attempts=40, longest_seconds=2.0))
+    bug_attempts: int = 3
+
+
+class _PromptConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
+    """Waits for records: FastStream sleeps a whole poll interval after an empty poll."""
+
+    async def getmany(
+        self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[Any, Any]:
+        while True:
+            records: dict[Any, Any] = await super().getmany(
+                *partitions, timeout_ms=max(timeout_ms, _WAIT_MS), max_records=max_records
+            )
+            if records:
+                return records
+
+
+class _PromptBroker(KafkaBroker):
+    async def start(self) -> None:
+        await self.connect()
+        config = self.config.broker_config
+        builder = cast("partial[AIOKafkaConsumer]", config.builder)
+        config.builder = partial(_PromptConsumer, **builder.keywords)
+        await super().start()
+
+
+class Consumers:
+    """All group consumers of one service, on one FastStream broker."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        service: str,
+        dead_letters: DeadLetters,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._broker = _PromptBroker(
+            bootstrap,
+            client_id=service,
+            apply_types=False,
+            logger=None,
+            allow_auto_create_topics=False,
+            consumer_only=True,
+        )
+        self._dead_letters = dead_letters
+        self._on_fatal = on_fatal
+        self._subscribers: list[Any] = []
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Register a consumer; call before `start`."""
+        subscriber = self._broker.subscriber(
+            *subscription.topics,
+            batch=True,
+            group_id=subscription.group,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+            max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
+            max_records=subscription.max_records,
+            parser=_parse,
+            decoder=_pass_records,
+            no_reply=True,
+        )
+        batches = _Batches(subscription, self._dead_letters)
+
+        async def consume(records: Any) -> None:
+            try:
+                await batches.handle(records)
+            except Exception as error:
+                # Going on would commit past what was not handled: stop here until the restart.
+                self._on_fatal(error)
+                await asyncio.Event().wait()
+            await _commit(subscriber.consumer)
+
+        subscriber(consume)
+        self._subscribers.append(subscriber)
+
+    async def start(self) -> None:
+        """Join the groups and start to consume."""
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        """Finish the batches at hand, commit them, leave the groups."""
+        await self._broker.stop()
+
+    def lag(self) -> int | None:
+        """Return the messages up to the high-water marks; None before the first join."""
+        total = 0
+        for subscriber in self._subscribers:
+            consumer = subscriber.consumer
+            if consumer is None:
+                return None
+            for partition in consumer.assignment():
+                high, position = consumer.highwater(partition), _position(consumer, partition)
+                if high is not None and position is not None:
+                    total += max(0, high - position)
+        return total
+
+
+class _Batches:
+    """Takes one batch of records through decoding, handling, retries and dead letters."""
+
+    def __init__(self, subscription: Subscription, dead_letters: DeadLetters) -> None:
+        self._subscription = subscription
+        self._dead_letters = dead_letters
+
+    async def handle(self, records: tuple[Record, ...]) -> None:
+        """Return when every record was handled or buried; raises when neither is possible."""
+        wanted: list[tuple[Record, Received]] = []
+        for record in records:
+            try:
+                envelope = decode(record.value or b"")
+            except ValueError as error:
+                await self._dead_letters.bury(record, error)
+                continue
+            if envelope.type in self._subscription.types:
+                place = Received(envelope, record.topic, record.partition, record.offset)
+                wanted.append((record, place))
+        if not wanted:
+            return
+        try:
+            await self._handle_patiently([received for _, received in wanted])
+        except self._subscription.transient:
+            raise
+        except Exception as error:
+            if len(wanted) > 1:
+                logger.warning("a batch of %d failed, handling each alone: %r", len(wanted), error)
+            for record, received in wanted:
+                await self._handle_alone(record, received)
+
+    async def _handle_patiently(self, batch: list[Received]) -> None:
+        await retry(
+            lambda: self._subscription.handle(batch),
+            on=self._subscription.transient,
+            backoff=self._subscription.backoff,
+        )
+
+    async def _handle_alone(self, record: Record, received: Received) -> None:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return await self._handle_patiently([received])
+            except self._subscription.transient:
+                raise
+            except Exception as error:
+                if isinstance(error, RefusalError) or attempts >= self._subscription.bug_attempts:
+                    return await self._dead_letters.bury(record, error, attempts=attempts)
+                await asyncio.sleep(self._subscription.backoff.pause(attempts))
+
+
+async def _commit(consumer: Any) -> None:
+    try:
+        await consumer.commit()
+    except (CommitFailedError, IllegalStateError) as error:
+        # The partition went to another member: it repeats the batch, which is idempotent.
+        logger.info("a commit came too late, its batch will be repeated: %r", error)
+    except KafkaError as error:
+        logger.warning("a commit failed, a later one covers it: %r", error)
+
+
+def _position(consumer: Any, partition: Any) -> int | None:
+    state = consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001
+    return state.position if state is not None and state.has_valid_position else None
+
+
+async def _parse(message: Any, _original: Any) -> KafkaMessage:
+    # FastStream's own parser decodes every header: one that is no UTF-8 would stop the consumer.
+    return KafkaMessage(raw_message=message, body=b"", consumer=FAKE_CONSUMER)
+
+
+async def _pass_records(message: Any, _original: Any) -> Any:
+    return message.raw_message

@@ -1,0 +1,51 @@
+"""PostgreSQL through SQLAlchemy and asyncpg: one engine per process, one schema per service."""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from services.kit.codec import dumps
+
+_STATEMENT_TIMEOUT_MS = 30_000
+_CONNECT_TIMEOUT_SECONDS = 5
+_NAMING = {
+    "ix": "%(table_name)s_%(column_0_name)s_idx",
+    "uq": "%(table_name)s_%(column_0_name)s_key",
+    "pk": "%(table_name)s_pkey",
+}
+
+
+def metadata(schema: str) -> MetaData:
+    """Return the metadata for one service's tables, all in the PostgreSQL schema of its name."""
+    return MetaData(schema=schema, naming_convention=_NAMING)
+
+
+def asyncpg_url(database_url: str) -> URL:
+    """Turn any `postgresql://` URL, unix sockets included (`?host=/dir`), into SQLAlchemy's."""
+    return make_url(database_url).set(drivername="postgresql+asyncpg")
+
+
+def create_engine(database_url: str, *, pool_size: int, name: str) -> AsyncEngine:
+    """Return an engine with a bounded pool; it connects when it is first used."""
+    return create_async_engine(
+        asyncpg_url(database_url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=False,
+        json_serializer=lambda value: dumps(value).decode(),
+        connect_args={
+            "timeout": _CONNECT_TIMEOUT_SECONDS,
+            "command_timeout": _STATEMENT_TIMEOUT_MS / 1000,
+            "server_settings": {"application_name": f"antiphon-{name}", "jit": "off"},
+        },
+    )
+
+
+async def ping(engine: AsyncEngine) -> bool:
+    """Return True when the database answers; raises what the driver raises when it does not."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    return True

@@ -1,0 +1,140 @@
+"""The HTTP edge all services share: health, metrics, internal authentication, the server itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from services.kit.health import Health
+
+_KEEP_ALIVE_SECONDS = 75
+
+
+def health_routes(health: Health) -> list[BaseRoute]:
+    """Return `/healthz`, `/readyz` and `/metrics`."""
+
+    async def healthz(_: Request) -> Response:
+        return _report(await health.alive())
+
+    async def readyz(_: Request) -> Response:
+        return _report(await health.ready())
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def _report(checks: dict[str, str]) -> JSONResponse:
+    fine = all(result == "ok" for result in checks.values())
+    return JSONResponse(
+        {"status": "ok" if fine else "unavailable", "checks": checks},
+        status_code=200 if fine else 503,
+    )
+
+
+@dataclass(frozen=True)
+class Caller:
+    """On whose behalf intake forwards a request."""
+
+    key_id: str
+    project: str
+    scopes: frozenset[str]
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the caller may see all projects."""
+        return "admin" in self.scopes
+
+
+class NotInternalError(Exception):
+    """The request does not come from a service of this installation."""
+
+
+def internal_caller(request: Request, *, token: str) -> Caller:
+    """Return who intake vouches for; raises `NotInternalError` without the shared secret."""
+    presented = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not token or not hmac.compare_digest(presented.encode(), token.encode()):
+        raise NotInternalError
+    return Caller(
+        key_id=request.headers.get("x-antiphon-key-id", ""),
+        project=request.headers.get("x-antiphon-project", ""),
+        scopes=frozenset(request.headers.get("x-antiphon-scopes", "").split()),
+    )
+
+
+def error_response(
+    status: int,
+    message: str,
+    *,
+    kind: str = "invalid_request_error",
+    param: str | None = None,
+    code: str | None = None,
+) -> JSONResponse:
+    """Return an error in the shape of the OpenAI API."""
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": error}, status_code=status)
+
+
+class HttpServer:
+    """Uvicorn inside the service's own event loop; streams get a bounded time to end at a stop."""
+
+    def __init__(self, app: Any, *, host: str, port: int, drain_seconds: float) -> None:
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=int(drain_seconds),
+            backlog=4096,
+        )
+        self._server = _Server(config)
+        self._socket: socket.socket | None = None
+        self._config = config
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is bound, also when 0 was asked for."""
+        if self._socket is None:
+            raise RuntimeError("the server is not started")
+        return int(self._socket.getsockname()[1])
+
+    async def start(self) -> None:
+        """Bind and serve; raises `OSError` when the port is taken."""
+        family = socket.AF_INET6 if ":" in self._config.host else socket.AF_INET
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self._config.host, self._config.port))
+        self._socket = bound
+        self._task = asyncio.create_task(self._server.serve([bound]), name="http")
+
+    async def stop(self) -> None:
+        """Stop accepting, let open requests end within the drain time, close."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+class _Server(uvicorn.Server):
+    def capture_signals(self) -> Any:
+        # Signals belong to the runtime.
+        return contextlib.nullcontext()

@@ -1,0 +1,140 @@
+"""Readers that see every message of a partition, without a group: tails and catch-up reads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from contracts.topics import MAX_MESSAGE_BYTES
+from services.kit.deadletters import Record
+from services.kit.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+_WAIT_MS = 1_000
+_PAUSE_AFTER_ERROR_SECONDS = 0.5
+
+OnRecords = Callable[[int, Sequence[Record]], None]
+
+
+def _consumer(bootstrap: str, client_id: str, reset: str) -> Any:
+    return AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        client_id=client_id,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset=reset,
+        max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
+        fetch_max_wait_ms=500,
+    )
+
+
+class Tail:
+    """Follows partitions of one topic from now on, or from the beginning of a compacted topic.
+
+    `on_records` is called with (partition, records) from the event loop and must not block; it is
+    given each record once and in order. The assignment is made once and never sought.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        topic: str,
+        partitions: Sequence[int],
+        on_records: OnRecords,
+        client_id: str,
+        start: Literal["latest", "earliest"] = "latest",
+    ) -> None:
+        self._partitions = [TopicPartition(topic, partition) for partition in partitions]
+        self._on_records = on_records
+        self._start_at = start
+        self._kafka = _consumer(bootstrap, client_id, start)
+        self._tasks = TaskSet()
+        self._ends: dict[Any, int] = {}
+        self.next_offsets: dict[int, int] = {}
+        self.caught_up = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connect and fix the position; what is written after this returns will be seen."""
+        await self._kafka.start()
+        self._kafka.assign(self._partitions)
+        self._ends = await self._kafka.end_offsets(self._partitions)
+        if self._start_at == "latest":
+            for partition, end in self._ends.items():
+                self._kafka.seek(partition, end)
+        for partition in self._partitions:
+            self.next_offsets[partition.partition] = await self._kafka.position(partition)
+        self._note_progress()
+        self._tasks.spawn(self._run(), name=f"tail {self._partitions}")
+
+    async def stop(self) -> None:
+        """Stop following and disconnect."""
+        await self._tasks.stop()
+        await self._kafka.stop()
+
+    def alive(self) -> bool:
+        """Whether the reading task still runs."""
+        return len(self._tasks) == 1
+
+    def _note_progress(self) -> None:
+        if not self.caught_up.is_set() and all(
+            self.next_offsets[partition.partition] >= end for partition, end in self._ends.items()
+        ):
+            self.caught_up.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                batches = await self._kafka.getmany(timeout_ms=_WAIT_MS)
+            except KafkaError as error:
+                logger.warning("a tail could not read and tries again: %r", error)
+                await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
+                continue
+            for partition, records in batches.items():
+                self.next_offsets[partition.partition] = records[-1].offset + 1
+                self._on_records(partition.partition, records)
+            if not self.caught_up.is_set():
+                # Compaction leaves gaps: the position tells the truth, not the last record.
+                for partition in self._partitions:
+                    position = await self._kafka.position(partition)
+                    self.next_offsets[partition.partition] = position
+                self._note_progress()
+
+
+async def read_range(
+    bootstrap: str,
+    *,
+    topic: str,
+    partition: int,
+    since_ms: int,
+    end_offset: int | None = None,
+    client_id: str,
+) -> AsyncIterator[Sequence[Record]]:
+    """Yield the records of a partition from a time on, up to an offset or the end as it is now.
+
+    `since_ms` is milliseconds since the epoch. `end_offset` is exclusive. Raises `KafkaError`.
+    """
+    place = TopicPartition(topic, partition)
+    kafka = _consumer(bootstrap, client_id, "earliest")
+    await kafka.start()
+    try:
+        kafka.assign([place])
+        end = end_offset
+        if end is None:
+            end = (await kafka.end_offsets([place]))[place]
+        found = (await kafka.offsets_for_times({place: since_ms}))[place]
+        if found is None or found.offset >= end:
+            return
+        kafka.seek(place, found.offset)
+        while await kafka.position(place) < end:
+            for records in (await kafka.getmany(timeout_ms=_WAIT_MS)).values():
+                wanted = [record for record in records if record.offset < end]
+                if wanted:
+                    yield wanted
+    finally:
+        await kafka.stop()
