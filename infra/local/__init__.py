@@ -1,0 +1,1 @@
+"""The stack on one machine without containers: real servers and all services, supervised."""
