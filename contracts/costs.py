@@ -27,7 +27,8 @@ class CostRecordedV1(Contract):
     when no price is known; then `unpriced_reason` says why, and the line must not be read as free.
     Quantities of different units do not overlap: `input_tokens` excludes cached ones,
     `output_tokens` includes reasoning ones, for which a line of `reasoning_tokens` is only written
-    where they have a price of their own.
+    where they have a price of their own. `tool` names the tool of a line of `tool_calls`, such as
+    `web_search` or `<server label>/<tool>`; `model` is empty where its fact names none.
     """
 
     TYPE: ClassVar[str] = "antiphon.cost.recorded.v1"
@@ -37,6 +38,7 @@ class CostRecordedV1(Contract):
     principal: Principal
     provider: str
     model: str
+    tool: str | None = None
     unit: Unit
     quantity: int = Field(ge=0)
     unit_price_usd: Decimal | None = None

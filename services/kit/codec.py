@@ -16,7 +16,8 @@ from contracts.registry import CONTRACTS
 
 def _plain(value: object) -> object:
     if isinstance(value, Decimal):
-        return str(value)
+        # Never with an exponent, which the JSON Schemas of our contracts do not allow.
+        return format(value, "f")
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
