@@ -70,8 +70,9 @@ def parse(text: str) -> Directives:
     found: Json = {}
     rounds: list[list[CallSpec]] = []
     faults: list[Fault] = []
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        value = text[mark.end() : following.start() if following else len(text)].strip()
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    for mark, end in zip(marks, ends, strict=False):
+        value = text[mark.end() : end].strip()
         word = mark["word"]
         if word.startswith(("call", "then")):
             if word.startswith("then") or not rounds:

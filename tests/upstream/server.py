@@ -153,9 +153,10 @@ class ScriptedUpstream:
         try:
             response = await _refusing(request, self._authorised(handler))
             status = response.status
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, ConnectionError) as gone:
             exchange.severed = exchange.severed or self._closing
-            raise
+            # aiohttp takes a cancelled handler for granted and logs any other error.
+            raise asyncio.CancelledError from gone
         finally:
             self.ledger.close(exchange, status=status)
         return response
