@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.upstream.answers import Json
@@ -131,9 +131,9 @@ class Ledger:
 
     def stats_json(self) -> Json:
         """The counts as JSON."""
-        return asdict(self.stats)
+        return dict(vars(self.stats))
 
     def requests_json(self, match: str = "") -> list[Json]:
         """The exchanges as JSON, oldest first, optionally only those that mention `match`."""
-        found = [asdict(exchange) for exchange in self.exchanges]
+        found = [dict(vars(exchange)) for exchange in self.exchanges]
         return [exchange for exchange in found if match in str(exchange)]
