@@ -6,21 +6,26 @@ import asyncio
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import urllib3
 from minio import Minio
-from minio.error import S3Error
+from minio.error import MinioException, S3Error
 
 from services.kit.settings import ServiceSettings
 
 CHUNK_BYTES = 256 * 1024
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_.-]{1,128}){1,4}")
-Result = TypeVar("Result")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}){1,4}")
 _TIMEOUT = urllib3.Timeout(connect=3, read=30)
+_S3_THREADS = 16
+_MISSING = frozenset({"NoSuchKey", "NoSuchObject"})
+_ALREADY_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+Result = TypeVar("Result")
 
 
 class BlobMissingError(Exception):
@@ -30,19 +35,27 @@ class BlobMissingError(Exception):
 class BlobStore(Protocol):
     """Keeps bytes under keys such as `artifacts/ab/abcd...`. Writing a key again replaces it.
 
-    Every method raises `OSError` when the store can't be reached or is full.
+    A key has two to five parts of letters, digits, `_`, `-` and, after the first part and its first
+    character, `.`; another one raises `ValueError`. No key may be the beginning of another at a
+    slash. Every method raises `OSError` when the store can't be reached or is full.
     """
 
     async def put(self, key: str, content: bytes, *, content_type: str) -> None:
-        """Store the bytes; durable when it returns."""
+        """Store the bytes; durable when it returns. Readers see the old bytes or all new ones."""
         ...
 
     async def get(self, key: str) -> bytes:
         """Return all bytes; raises `BlobMissingError`."""
         ...
 
-    def stream(self, key: str) -> AsyncIterator[bytes]:
-        """Yield chunks of up to 256 KiB; raises `BlobMissingError` before the first."""
+    def stream(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield chunks of up to 256 KiB of `length` bytes, by default all, from offset `start` on.
+
+        `start` must lie within the blob. Raises `BlobMissingError` before the first chunk. Whoever
+        stops early closes the iterator with `aclose`.
+        """
         ...
 
     async def delete(self, key: str) -> None:
@@ -50,12 +63,12 @@ class BlobStore(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raise `OSError` when the store is not usable."""
+        """Make the store ready for use if need be; raise `OSError` when it is not usable."""
         ...
 
 
 def _checked(key: str) -> str:
-    if not _KEY.fullmatch(key) or ".." in key:
+    if not _KEY.fullmatch(key):
         raise ValueError(f"not a blob key: {key!r}")
     return key
 
@@ -66,125 +79,196 @@ class DiskBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def _write(self, key: str, content: bytes) -> None:
-        path = self._root / _checked(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.{id(content):x}.part")
-        with draft.open("wb") as file:
+    def _path(self, key: str) -> Path:
+        return self._root / _checked(key)
+
+    async def put(self, key: str, content: bytes, *, content_type: str) -> None:  # noqa: ARG002
+        """Store the bytes; durable when it returns."""
+        await asyncio.to_thread(_write, self._path(key), content)
+
+    async def get(self, key: str) -> bytes:
+        """Return all bytes; raises `BlobMissingError`."""
+        path = self._path(key)
+
+        def read() -> bytes:
+            with _opened(path) as file:
+                return file.read()
+
+        return await asyncio.to_thread(read)
+
+    async def stream(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield chunks of up to 256 KiB; raises `BlobMissingError` before the first."""
+        with await asyncio.to_thread(_opened, self._path(key)) as file:
+            file.seek(start)
+            left = length
+            while left is None or left > 0:
+                size = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)
+                if not (chunk := await asyncio.to_thread(file.read, size)):
+                    return
+                left = None if left is None else left - len(chunk)
+                yield chunk
+
+    async def delete(self, key: str) -> None:
+        """Remove the blob; does nothing when it is missing."""
+        await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    async def check(self) -> None:
+        """Raise `OSError` when no file can be written into the folder, be it for want of space."""
+        # Permissions alone say little: root may write everywhere, and a disk can be full.
+        probe = self._root / f".probe-{uuid4().hex}"
+
+        def try_out() -> None:
+            _make_folder(self._root)
+            try:
+                probe.write_bytes(b"probe")
+            finally:
+                probe.unlink(missing_ok=True)
+
+        await asyncio.to_thread(try_out)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise BlobMissingError(str(path)) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    _make_folder(path.parent)
+    draft = path.with_name(f".{uuid4().hex}.part")
+    try:
+        with draft.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
-    async def put(self, key: str, content: bytes, *, content_type: str) -> None:  # noqa: ARG002
-        """Store the bytes; durable when it returns."""
-        await asyncio.to_thread(self._write, key, content)
 
-    def _read(self, key: str) -> bytes:
-        try:
-            return (self._root / _checked(key)).read_bytes()
-        except FileNotFoundError as error:
-            raise BlobMissingError(key) from error
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
-    async def get(self, key: str) -> bytes:
-        """Return all bytes; raises `BlobMissingError`."""
-        return await asyncio.to_thread(self._read, key)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
-        """Yield chunks of up to 256 KiB; raises `BlobMissingError` before the first."""
-        try:
-            file = await asyncio.to_thread((self._root / _checked(key)).open, "rb")
-        except FileNotFoundError as error:
-            raise BlobMissingError(key) from error
-        with file:
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield chunk
-
-    async def delete(self, key: str) -> None:
-        """Remove the blob; does nothing when it is missing."""
-        path = self._root / _checked(key)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
-
-    async def check(self) -> None:
-        """Raise `OSError` when the folder can't be written."""
-        await asyncio.to_thread(self._root.mkdir, parents=True, exist_ok=True)
-        if not os.access(self._root, os.W_OK):
-            raise PermissionError(f"cannot write to {self._root}")
+def _sync_folder(folder: Path) -> None:
+    # A file survives a power cut only when the folder that names it was synced, too.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class S3Blobs:
-    """Blobs as objects of one bucket; the client blocks, so each call runs in a thread."""
+    """Blobs as objects of one bucket.
+
+    The client blocks, so each call runs in a thread, of a pool of its own: a server that hangs
+    must not keep the rest of the process from its threads.
+    """
 
     def __init__(self, client: Minio, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
+        self._threads = ThreadPoolExecutor(_S3_THREADS, thread_name_prefix="s3")
+
+    async def _call(self, action: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, action)
+        except S3Error as error:
+            if error.code in _MISSING:
+                raise BlobMissingError(str(error.resource)) from error
+            raise OSError(f"the object store refused: {error.code} {error.message}") from error
+        except MinioException as error:
+            raise OSError(f"the object store gave no proper answer: {error}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise OSError(f"the object store does not answer: {error}") from error
 
     async def put(self, key: str, content: bytes, *, content_type: str) -> None:
         """Store the bytes; durable when it returns."""
+        name = _checked(key)
 
         def upload() -> None:
+            body = io.BytesIO(content)
             self._client.put_object(
-                self._bucket,
-                _checked(key),
-                io.BytesIO(content),
-                len(content),
-                content_type=content_type,
+                self._bucket, name, body, len(content), content_type=content_type
             )
 
-        await _in_thread(upload)
+        await self._call(upload)
 
     async def get(self, key: str) -> bytes:
         """Return all bytes; raises `BlobMissingError`."""
-        return b"".join([chunk async for chunk in self.stream(key)])
+        name = _checked(key)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        def download() -> bytes:
+            answer = self._client.get_object(self._bucket, name)
+            try:
+                return bytes(answer.read())
+            finally:
+                answer.close()
+                answer.release_conn()
+
+        return await self._call(download)
+
+    async def stream(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
         """Yield chunks of up to 256 KiB; raises `BlobMissingError` before the first."""
-        answer = await _in_thread(lambda: self._client.get_object(self._bucket, _checked(key)))
+        name = _checked(key)
+        if length == 0:
+            return
+        answer = await self._call(
+            lambda: self._client.get_object(self._bucket, name, offset=start, length=length or 0)
+        )
         try:
-            chunks: Iterator[bytes] = answer.stream(CHUNK_BYTES)
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            while chunk := await self._call(lambda: answer.read(CHUNK_BYTES)):
                 yield chunk
-        finally:
-            answer.close()
-            answer.release_conn()
+        except BaseException:
+            # A read may still be under way in its thread, and closing would wait for it.
+            self._threads.submit(answer.close)
+            raise
+        answer.release_conn()
 
     async def delete(self, key: str) -> None:
         """Remove the blob; does nothing when it is missing."""
-        await _in_thread(lambda: self._client.remove_object(self._bucket, _checked(key)))
+        name = _checked(key)
+        await self._call(lambda: self._client.remove_object(self._bucket, name))
 
     async def check(self) -> None:
         """Create the bucket when it is missing; raise `OSError` when the server is not usable."""
 
         def ensure() -> None:
-            if not self._client.bucket_exists(self._bucket):
+            if self._client.bucket_exists(self._bucket):
+                return
+            try:
                 self._client.make_bucket(self._bucket)
+            except S3Error as error:
+                # Another replica may have made it between the question and the order.
+                if error.code not in _ALREADY_THERE:
+                    raise
 
-        try:
-            await _in_thread(ensure)
-        except OSError:
-            # Another replica may have made the bucket between the question and the order.
-            if not await _in_thread(lambda: self._client.bucket_exists(self._bucket)):
-                raise
-
-
-async def _in_thread(action: Callable[[], Result]) -> Result:
-    try:
-        return await asyncio.to_thread(action)
-    except S3Error as error:
-        if error.code in ("NoSuchKey", "NoSuchObject"):
-            raise BlobMissingError(str(error.resource)) from error
-        raise OSError(f"the object store refused: {error.code} {error.message}") from error
-    except urllib3.exceptions.HTTPError as error:
-        raise OSError(f"the object store does not answer: {error}") from error
+        await self._call(ensure)
 
 
 def open_blobs(settings: ServiceSettings) -> BlobStore:
-    """Return the store the settings name: S3 when there is an endpoint, else local disk."""
-    if settings.s3_endpoint is None:
+    """Return the store the settings name: S3 when there is an endpoint, else local disk.
+
+    Raises `ValueError` for an endpoint that is not `http(s)://host[:port]`.
+    """
+    if not settings.s3_endpoint:
         return DiskBlobs(settings.blob_dir)
     url = urlsplit(settings.s3_endpoint)
+    if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
+        raise ValueError(f"S3_ENDPOINT must be http(s)://host[:port], not {settings.s3_endpoint!r}")
     pool = urllib3.PoolManager(
-        timeout=_TIMEOUT, maxsize=16, retries=urllib3.Retry(total=2, backoff_factor=0.1)
+        timeout=_TIMEOUT, maxsize=_S3_THREADS, retries=urllib3.Retry(total=2, backoff_factor=0.1)
     )
     client = Minio(
         url.netloc,

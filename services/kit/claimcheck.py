@@ -14,8 +14,10 @@ class ClaimCheckError(ValueError):
 
 
 async def check_in(blobs: BlobStore, *, key: str, payload: bytes) -> ClaimCheck | None:
-    """Store `payload` under `claims/<key>` when it is above 512 KiB; None when it may travel
-    itself.
+    """Store `payload` under `claims/<key>` when it is above 512 KiB; None: it may travel.
+
+    The same key again replaces the payload, so give each attempt one of its own. The claim is valid
+    as soon as this returns. Raises `OSError` when the store fails.
     """
     if len(payload) <= CLAIM_CHECK_BYTES:
         return None
@@ -27,7 +29,11 @@ async def check_in(blobs: BlobStore, *, key: str, payload: bytes) -> ClaimCheck 
 
 
 async def check_out(blobs: BlobStore, claim: ClaimCheck) -> bytes:
-    """Return the payload; raises `BlobMissingError`, or `ClaimCheckError` when it was changed."""
+    """Return the payload.
+
+    Raises `BlobMissingError`, `ClaimCheckError` when the bytes are not the ones that were checked
+    in, and `OSError` when the store fails.
+    """
     payload = await blobs.get(claim.key)
     if hashlib.sha256(payload).hexdigest() != claim.sha256:
         raise ClaimCheckError(f"the payload of {claim.key} does not match its sha256")
