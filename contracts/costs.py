@@ -16,6 +16,7 @@ Unit = Literal[
     "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "requests",
     "tool_calls",
 ]
 
@@ -27,8 +28,9 @@ class CostRecordedV1(Contract):
     when no price is known; then `unpriced_reason` says why, and the line must not be read as free.
     Quantities of different units do not overlap: `input_tokens` excludes cached ones,
     `output_tokens` includes reasoning ones, for which a line of `reasoning_tokens` is only written
-    where they have a price of their own. `tool` names the tool of a line of `tool_calls`, such as
-    `web_search` or `<server label>/<tool>`; `model` is empty where its fact names none.
+    where they have a price of their own. `requests` counts the request where a request has a price
+    by itself. `tool` names the tool of a line of `tool_calls`, such as `web_search` or
+    `<server label>/<tool>`; `model` is empty where its fact names none.
     """
 
     TYPE: ClassVar[str] = "antiphon.cost.recorded.v1"
