@@ -4,9 +4,14 @@ from __future__ import annotations
 
 
 class StackError(Exception):
-    """Something outside the code stops the stack; `fix` is the next thing for a person to do."""
+    """Something outside the code stops the stack.
 
-    def __init__(self, problem: str, *, fix: str) -> None:
-        super().__init__(f"{problem.rstrip('.')}. {fix.rstrip('.')}.")
+    `problem` is a sentence, `fix` the next thing for a person to do, `detail` what a log says.
+    """
+
+    def __init__(self, problem: str, *, fix: str, detail: str = "") -> None:
+        sentence = f"{problem.rstrip('.')}. {fix.rstrip('.')}."
+        super().__init__(f"{sentence}\n{detail}" if detail else sentence)
         self.problem = problem
         self.fix = fix
+        self.detail = detail

