@@ -4,9 +4,9 @@ Run it as `python -m tests.upstream --port N` (one JSON line with `base_url` whe
 the loop of a test with `async with ScriptedUpstream() as upstream`, or in a process of its own
 with `with UpstreamProcess() as upstream`. Both have `base_url`, `enqueue`, `release`, `reset`.
 
-A request scripts its own answer. The last user text (else a queued answer, before that
-`metadata.script`, last the model name `scripted-<script>` or `scripted-fault-<fault>`) may hold
-directives, each at the start of the text, of a line, or after ` ; `:
+Directives say what to answer. They are taken from the first of these that has any: a queued
+answer, `metadata.script`, the last user text, the model name (`scripted-<script>` or
+`scripted-fault-<fault>`). Each stands at the start of the text, of a line, or after ` ; `:
 
     say: hello world            answer with this text
     tokens: 100                 answer with the text `w0 w1 ... w99`, one delta each
@@ -29,10 +29,10 @@ Scripts of both dialects: text [words], unicode, empty, long [n], huge [bytes], 
 annotations, refusal, reasoning, reasoning_alias, function_call, text_and_call, parallel_calls,
 interleaved_calls, bad_arguments, json, recall (prior user and assistant texts joined by `|`),
 instructions, seen (what arrived, as JSON), incomplete, content_filter, failed [code],
-failed_early [code], error [code]. Only Responses: phases, reasoning_encrypted, custom_tool,
-queued, everything, web_search, file_search, code_interpreter, image, image_big, image_failed,
-mcp, mcp_failed, mcp_list_failed, mcp_approval, audio, shell, compaction; their argument is the
-query or prompt and the text after the item. The same image prompt gives the same PNG bytes.
+failed_early [code], error [code], phases, reasoning_encrypted, queued. Only Responses:
+custom_tool, everything, web_search, file_search, code_interpreter, image, image_big,
+image_failed, mcp, mcp_failed, mcp_list_failed, mcp_approval, audio, shell, compaction; an
+argument is the query or prompt and the text after the item. The same prompt gives the same PNG.
 
 A fault is `name[@number[,number]][xTIMES][#key]`: numbers are its arguments, `xTIMES` limits it
 to the first attempts at the same conversation (with `#key`: at anything under that key).
