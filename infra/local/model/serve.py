@@ -5,6 +5,7 @@ import errno
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -22,18 +23,19 @@ def serve(*, host: str, port: int, threads: int) -> None:
     Raises ModelServerError when the port is taken or the model can't be loaded. Blocks.
     """
     started = time.monotonic()
-    listener = _bind(host, port)
-    engine = start_engine(threads=threads)
-    bound_port = listener.getsockname()[1]
-    print(
-        f"{MODEL_ID} ready on http://{host}:{bound_port}/v1 "
-        f"after {time.monotonic() - started:.1f} s with {threads} threads",
-        flush=True,
-    )
-    asyncio.run(_run(Front(engine_url=engine.base_url, model_id=MODEL_ID), listener))
+    with _bind(host, port) as listener:
+        engine = start_engine(threads=threads)
+        url = f"http://{host}:{listener.getsockname()[1]}/v1"
+        front = Front(engine_url=engine.base_url, model_id=MODEL_ID)
+        ready = f"{MODEL_ID} ready on {url} with {threads} threads"
+        asyncio.run(_run(front, listener, lambda: _say(ready, started)))
 
 
-async def _run(front: Front, listener: socket.socket) -> None:
+def _say(ready: str, started: float) -> None:
+    print(f"{ready} after {time.monotonic() - started:.1f} s", flush=True)
+
+
+async def _run(front: Front, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for stopping in (signal.SIGTERM, signal.SIGINT):
@@ -41,6 +43,7 @@ async def _run(front: Front, listener: socket.socket) -> None:
     runner = web.AppRunner(front.app(), access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.SockSite(runner, listener, shutdown_timeout=SHUTDOWN_SECONDS).start()
+    on_ready()
     await stop.wait()
     await runner.cleanup()
 
