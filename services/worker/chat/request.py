@@ -1,0 +1,29 @@
+"""A Responses request as the body of POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.worker.chat.messages import to_messages
+from services.worker.chat.parameters import plain_parameters
+from services.worker.chat.tools import tool_parameters
+
+
+def to_chat_request(
+    request: dict[str, Any], items: list[dict[str, Any]], *, model: str
+) -> dict[str, Any]:
+    """Return the chat request for the body of POST /v1/responses.
+
+    `items` are the complete input, oldest first: history and own input, references resolved.
+    `model` is the provider's name of the model. The answer is always streamed, with usage. Every
+    parameter is obeyed, passed or refused by name (the table is in parameters.py): raises
+    UnsupportedParameterError, or RequestRefusedError when calls and outputs don't match.
+    """
+    return {
+        "model": model,
+        "messages": to_messages(items, request.get("instructions")),
+        **plain_parameters(request),
+        **tool_parameters(request),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
