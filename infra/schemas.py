@@ -122,7 +122,7 @@ def write(files: Mapping[Path, str], root: Path = ROOT) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Write or check. Returns 1 when a check finds stale files, 2 when a change is breaking."""
+    """Write or check. Returns 1 for stale files or a bad page, 2 for a breaking change."""
     parser = argparse.ArgumentParser(prog="python -m infra.schemas", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when stale")
     parser.add_argument(
@@ -131,7 +131,11 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         help="overwrite schemas although old messages or readers break",
     )
     options = parser.parse_args(arguments)
-    files = generate(root)
+    try:
+        files = generate(root)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     breaking = broken(files, root)
     if breaking and not options.accept_breaking:
         print(f"The contracts break what is committed:\n{breaking}", file=sys.stderr)
