@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -78,3 +79,8 @@ class ServiceSettings(BaseSettings):
                 name = prefix + "_".join(str(part) for part in mistake["loc"]).upper()
                 sys.stderr.write(f"{name}: {mistake['msg']} (is {mistake.get('input')!r})\n")
             raise SystemExit(2) from error
+
+
+def secret_variable(name: str) -> str:
+    """Return the environment variable that a configuration file names for a secret, "" if unset."""
+    return os.environ.get(name, "")

@@ -11,20 +11,20 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from contracts.topics import MAX_MESSAGE_BYTES
-from services.kit.deadletters import Record
+from services.kit.deadletters import DeadLetters, Record
 from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 _WAIT_MS = 1_000
 _PAUSE_AFTER_ERROR_SECONDS = 0.5
 
-OnRecords = Callable[[int, Sequence[Record]], None]
+OnRecord = Callable[[Record], None]
 
 
-def _consumer(bootstrap: str, client_id: str, reset: str) -> Any:
+def _consumer(bootstrap: str, reset: str) -> Any:
     return AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
-        client_id=client_id,
+        client_id="antiphon-tail",
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset=reset,
@@ -36,8 +36,8 @@ def _consumer(bootstrap: str, client_id: str, reset: str) -> Any:
 class Tail:
     """Follows partitions of one topic from now on, or from the beginning of a compacted topic.
 
-    `on_records` is called with (partition, records) from the event loop and must not block; it is
-    given each record once and in order. The assignment is made once and never sought.
+    `on_record` is called from the event loop for each record, in order, and must not block; a
+    record for which it raises `ValueError` is a dead letter. The assignment is never changed.
     """
 
     def __init__(
@@ -46,14 +46,15 @@ class Tail:
         *,
         topic: str,
         partitions: Sequence[int],
-        on_records: OnRecords,
-        client_id: str,
+        on_record: OnRecord,
+        dead_letters: DeadLetters,
         start: Literal["latest", "earliest"] = "latest",
     ) -> None:
         self._partitions = [TopicPartition(topic, partition) for partition in partitions]
-        self._on_records = on_records
+        self._on_record = on_record
+        self._dead_letters = dead_letters
         self._start_at = start
-        self._kafka = _consumer(bootstrap, client_id, start)
+        self._kafka = _consumer(bootstrap, start)
         self._tasks = TaskSet()
         self._ends: dict[Any, int] = {}
         self.next_offsets: dict[int, int] = {}
@@ -96,14 +97,24 @@ class Tail:
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 continue
             for partition, records in batches.items():
+                for record in records:
+                    await self._take(record)
                 self.next_offsets[partition.partition] = records[-1].offset + 1
-                self._on_records(partition.partition, records)
             if not self.caught_up.is_set():
                 # Compaction leaves gaps: the position tells the truth, not the last record.
                 for partition in self._partitions:
                     position = await self._kafka.position(partition)
                     self.next_offsets[partition.partition] = position
                 self._note_progress()
+
+    async def _take(self, record: Record) -> None:
+        try:
+            self._on_record(record)
+        except ValueError as error:
+            try:
+                await self._dead_letters.bury(record, error)
+            except KafkaError as failure:
+                logger.error("a dead letter could not be written: %r", failure)
 
 
 async def read_range(
@@ -113,14 +124,13 @@ async def read_range(
     partition: int,
     since_ms: int,
     end_offset: int | None = None,
-    client_id: str,
 ) -> AsyncIterator[Sequence[Record]]:
     """Yield the records of a partition from a time on, up to an offset or the end as it is now.
 
     `since_ms` is milliseconds since the epoch. `end_offset` is exclusive. Raises `KafkaError`.
     """
     place = TopicPartition(topic, partition)
-    kafka = _consumer(bootstrap, client_id, "earliest")
+    kafka = _consumer(bootstrap, "earliest")
     await kafka.start()
     try:
         kafka.assign([place])

@@ -1,0 +1,1 @@
+"""Runs responses against upstream models: commands in, packs and facts out."""

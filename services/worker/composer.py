@@ -1,0 +1,268 @@
+"""Puts model turns and tool calls together into one response: the tool loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts.providers import ProviderConfig
+from contracts.tools import ToolResultV1
+from services.worker import sse
+from services.worker.chat.turn import TurnEnd
+from services.worker.domain import (
+    Event,
+    Item,
+    Job,
+    Response,
+    add_usage,
+    mcp_history_as_functions,
+)
+from services.worker.errors import UpstreamError
+from services.worker.output import OutputBuilder
+from services.worker.providers.turns import Turns
+from services.worker.tools.mcp import McpCall
+from services.worker.tools.plan import ToolPlan
+
+CallTool = Callable[[McpCall], Awaitable[ToolResultV1]]
+
+
+class EventWriter:
+    """Numbers events and hands their bytes on.
+
+    `write` is None for a client that asked for no stream. Events up to `skip_through` were
+    delivered by an earlier attempt and are numbered but not written again.
+    """
+
+    def __init__(self, write: Callable[[bytes], None] | None, *, skip_through: int = -1) -> None:
+        self._write = write
+        self._skip_through = skip_through
+        self._next = 0
+        self.built = OutputBuilder()
+
+    @property
+    def last_sequence_number(self) -> int:
+        """The number of the last event, an earlier attempt's included; -1 before the first."""
+        return max(self._next - 1, self._skip_through)
+
+    def emit(self, event: Event) -> None:
+        """Number and write one event."""
+        event["sequence_number"] = self._next
+        self._next += 1
+        if self._write is not None and event["sequence_number"] > self._skip_through:
+            self._write(sse.encode(event))
+        self.built.feed(event)
+
+    def close(self, event: Event) -> bytes:
+        """Number the terminal event and return its bytes; the caller sends them as the last."""
+        self._next = max(self._next, self._skip_through + 1)
+        event["sequence_number"] = self._next
+        self._next += 1
+        return sse.encode(event)
+
+
+@dataclass
+class _PendingCall:
+    """A tool call of the turn at hand, as the model made it and as the client sees it."""
+
+    output_index: int
+    item: Item
+    function_call: Item | None = None
+
+
+@dataclass
+class Composer:
+    """Composes one response. `new_id` makes item ids; `call_tool` runs one MCP call."""
+
+    job: Job
+    provider: ProviderConfig
+    turns: Turns
+    plan: ToolPlan
+    writer: EventWriter
+    call_tool: CallTool
+    new_id: Callable[[str], str]
+    max_turns: int
+    _output: list[Item] = field(default_factory=list)
+    _usage: dict[str, Any] | None = None
+    _calls_made: int = 0
+
+    async def run(self, response: Response) -> Response:
+        """Return the finished Response, built upon its skeleton; raises `UpstreamError`."""
+        request = self._turn_request()
+        names = self.plan.names()
+        items = mcp_history_as_functions(self.job.input_items(), names)
+        self._list_tools(items_before=self.job.input_items())
+        for _ in range(self.max_turns):
+            end, calls, originals = await self._turn(request, items)
+            self._usage = add_usage(self._usage, end.usage)
+            if not calls or end.status != "completed":
+                return self._finish(response, end)
+            results = await self._run_calls(calls)
+            items = [*items, *originals, *results]
+            waiting_for_client = any(
+                item.get("type") in ("function_call", "custom_tool_call") for item in self._output
+            )
+            if waiting_for_client:
+                return self._finish(response, end)
+            if self.job.request.get("tool_choice") not in (None, "auto", "none"):
+                # A forced choice holds for the first turn; else the model could never answer.
+                request = {**request, "tool_choice": "auto"}
+            if self._limit_reached():
+                request = {**request, "tool_choice": "none"}
+        raise UpstreamError(
+            f"the response took more than {self.max_turns} model turns", retryable=False
+        )
+
+    def _turn_request(self) -> dict[str, Any]:
+        request = self.job.upstream_request(model=self.job.command.model, stream=True)
+        request.pop("input", None)
+        if "tools" in request:
+            request["tools"] = self.plan.offered
+        if self.plan.runs_here:
+            request.pop("max_tool_calls", None)
+        if "tool_choice" in request:
+            request["tool_choice"] = self.plan.choice(request["tool_choice"])
+        return request
+
+    def _limit_reached(self) -> bool:
+        limit = self.job.request.get("max_tool_calls")
+        return limit is not None and self._calls_made >= limit
+
+    def _list_tools(self, *, items_before: list[Item]) -> None:
+        known = {i.get("server_label") for i in items_before if i.get("type") == "mcp_list_tools"}
+        for server in self.plan.servers:
+            if server.label in known:
+                continue
+            index = len(self._output)
+            item: Item = {
+                "id": self.new_id("mcpl"),
+                "type": "mcp_list_tools",
+                "server_label": server.label,
+                "tools": [],
+            }
+            self._event("response.output_item.added", output_index=index, item=dict(item))
+            place = {"output_index": index, "item_id": item["id"]}
+            self._event("response.mcp_list_tools.in_progress", **place)
+            item["tools"] = [tool.model_dump() for tool in server.tools]
+            self._event("response.mcp_list_tools.completed", **place)
+            self._event("response.output_item.done", output_index=index, item=item)
+            self._output.append(item)
+
+    def _event(self, kind: str, **fields: Any) -> None:
+        self.writer.emit({"type": kind, **fields})
+
+    async def _turn(
+        self, request: dict[str, Any], items: list[Item]
+    ) -> tuple[TurnEnd, list[_PendingCall], list[Item]]:
+        base = len(self._output)
+        calls: dict[int, _PendingCall] = {}
+        end: TurnEnd | None = None
+        model = self.provider.upstream_name(self.job.command.model)
+        async for event in self.turns.turn(request, items, model=model):
+            if isinstance(event, TurnEnd):
+                end = event
+            else:
+                self._forward(event, base, calls)
+        if end is None:
+            raise UpstreamError("the provider's turn ended without an end")
+        for index, item in enumerate(end.output):
+            call = calls.get(index)
+            if call is not None:
+                call.function_call = item
+            self._output.append(item if call is None else call.item)
+        return end, list(calls.values()), end.output
+
+    def _forward(self, event: Event, base: int, calls: dict[int, _PendingCall]) -> None:
+        index = event.get("output_index")
+        if index is None:
+            self.writer.emit(event)
+            return
+        event["output_index"] = base + index
+        kind = event["type"]
+        item = event.get("item")
+        if (
+            kind == "response.output_item.added"
+            and item is not None
+            and item.get("type") == "function_call"
+            and (target := self.plan.mcp.get(str(item.get("name")))) is not None
+        ):
+            calls[index] = self._open_call(target, base + index)
+        elif (call := calls.get(index)) is None:
+            self.writer.emit(event)
+        elif kind == "response.function_call_arguments.delta":
+            self._of_call(call, "response.mcp_call_arguments.delta", delta=event["delta"])
+        elif kind == "response.function_call_arguments.done":
+            call.item["arguments"] = event["arguments"]
+            self._of_call(call, "response.mcp_call_arguments.done", arguments=event["arguments"])
+
+    def _open_call(self, target: tuple[str, str], output_index: int) -> _PendingCall:
+        label, tool = target
+        item: Item = {
+            "id": self.new_id("mcp"),
+            "type": "mcp_call",
+            "status": "in_progress",
+            "approval_request_id": None,
+            "arguments": "",
+            "error": None,
+            "name": tool,
+            "output": None,
+            "server_label": label,
+        }
+        call = _PendingCall(output_index, item)
+        self._event("response.output_item.added", output_index=output_index, item=dict(item))
+        self._of_call(call, "response.mcp_call.in_progress")
+        return call
+
+    def _of_call(self, call: _PendingCall, kind: str, **fields: Any) -> None:
+        self._event(kind, output_index=call.output_index, item_id=call.item["id"], **fields)
+
+    async def _run_calls(self, calls: list[_PendingCall]) -> list[Item]:
+        """Run the calls side by side; return their outputs as the next turn's input items."""
+        made = []
+        for call in calls:
+            made.append(
+                McpCall(
+                    server_label=call.item["server_label"],
+                    tool=call.item["name"],
+                    arguments=call.item["arguments"] or "{}",
+                    position=self._calls_made,
+                )
+            )
+            self._calls_made += 1
+        results = await asyncio.gather(*(self.call_tool(call) for call in made))
+        outputs: list[Item] = []
+        for call, result in zip(calls, results, strict=True):
+            self._close_call(call, result)
+            text = result.output if result.error is None else _explain(result)
+            outputs.append(
+                {
+                    "type": "function_call_output",
+                    "call_id": (call.function_call or {}).get("call_id"),
+                    "output": text,
+                }
+            )
+        return outputs
+
+    def _close_call(self, call: _PendingCall, result: ToolResultV1) -> None:
+        if result.error is None:
+            call.item.update(status="completed", output=result.output)
+            self._of_call(call, "response.mcp_call.completed")
+        else:
+            call.item.update(status="failed", error=_explain(result))
+            self._of_call(call, "response.mcp_call.failed")
+        self._event("response.output_item.done", output_index=call.output_index, item=call.item)
+
+    def _finish(self, response: Response, end: TurnEnd) -> Response:
+        response["status"] = end.status
+        response["output"] = self._output
+        response["usage"] = self._usage
+        response["incomplete_details"] = end.incomplete_details
+        response["error"] = end.error
+        if end.service_tier:
+            response["service_tier"] = end.service_tier
+        return response
+
+
+def _explain(result: ToolResultV1) -> str:
+    return result.message or result.output or f"the tool call failed: {result.error}"

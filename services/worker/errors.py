@@ -1,0 +1,72 @@
+"""What can go wrong with an upstream, as the worker speaks of it."""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """The base of the worker's errors."""
+
+
+class UpstreamError(WorkerError):
+    """The upstream did not give what was asked.
+
+    `status` is the HTTP status a client of the JSON API gets, `code` and `param` the API's own,
+    `retryable` says whether another try or another provider may help, `retry_after_seconds` when.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 502,
+        code: str | None = None,
+        param: str | None = None,
+        retryable: bool = True,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def kind(self) -> str:
+        """The `type` of the API's error object."""
+        if self.status == 429:
+            return "rate_limit_error"
+        return "server_error" if self.status >= 500 else "invalid_request_error"
+
+    def body(self) -> dict[str, object]:
+        """Return the error in the API's shape for a JSON client."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response_error(self) -> dict[str, str]:
+        """Return the `error` of a failed Response, whose codes are a closed list."""
+        if self.status == 429:
+            code = "rate_limit_exceeded"
+        elif self.status < 500:
+            code = "invalid_prompt"
+        else:
+            code = "server_error"
+        return {"code": code, "message": self.message}
+
+
+class RequestRefusedError(UpstreamError):
+    """The request can't be served as it stands, by any provider."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, status=400, code=code, param=param, retryable=False)
+
+
+class LeaseLostError(WorkerError):
+    """Another worker owns the response now; whatever this one still does must not count."""

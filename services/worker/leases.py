@@ -1,0 +1,146 @@
+"""Keeps the leases of this worker alive, notes what is finished, and finds what others dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError
+
+from services.kit.tasks import TaskSet
+from services.worker.store import CommandPlace, LeaseStore
+
+logger = logging.getLogger(__name__)
+_FLUSH_SECONDS = 0.02
+_SWEEP_MOST = 200
+_REPUBLISH_AGAIN_SECONDS = 15.0
+_FORGET_EVERY_SWEEPS = 300
+_FORGET_MOST = 20_000
+KEEP_FINISHED_DAYS = 8
+"""Longer than `responses.commands` keeps its messages: a command that comes again stays known."""
+
+_OUTAGE = (DBAPIError, OSError, TimeoutError)
+
+
+class LeaseKeeper:
+    """The leases this worker holds. `on_lost` is called with a response another worker took over."""
+
+    def __init__(self, store: LeaseStore, *, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+        self.on_lost: Callable[[str], None] = logger.warning
+        self._held: dict[str, int] = {}
+        self._finished: list[tuple[str, int]] = []
+        self._wake = asyncio.Event()
+        self._tasks = TaskSet()
+
+    @property
+    def held(self) -> int:
+        """How many responses this worker runs."""
+        return len(self._held)
+
+    async def start(self) -> None:
+        """Begin to renew and to note what is finished."""
+        self._tasks.spawn(self._renew(), name="renew leases")
+        self._tasks.spawn(self._flush(), name="finish leases")
+
+    async def stop(self) -> None:
+        """Note what is finished and let go of the rest, for others to take at once."""
+        await self._tasks.stop()
+        if self._finished:
+            await self._store.finish(self._finished)
+        if self._held:
+            await self._store.release(list(self._held.items()))
+
+    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, int]:
+        """Claim a batch of commands; return the attempt of each response this worker shall run."""
+        claimed = await self._store.claim(commands)
+        self._held.update(claimed)
+        return claimed
+
+    def finish(self, response_id: str, attempt: int) -> None:
+        """Note that a response is done; it is written in the next batch."""
+        if self._held.get(response_id) == attempt:
+            del self._held[response_id]
+        self._finished.append((response_id, attempt))
+        self._wake.set()
+
+    def drop(self, response_id: str, attempt: int) -> None:
+        """Forget a response without finishing it: its lease expires and another worker takes it."""
+        if self._held.get(response_id) == attempt:
+            del self._held[response_id]
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds / 3)
+            held = list(self._held.items())
+            if not held:
+                continue
+            try:
+                kept = await self._store.renew(held)
+            except _OUTAGE as error:
+                logger.warning("leases could not be renewed, trying again: %r", error)
+                continue
+            for response_id, attempt in held:
+                if response_id not in kept and self._held.get(response_id) == attempt:
+                    del self._held[response_id]
+                    self.on_lost(response_id)
+
+    async def _flush(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self._wake.clear()
+            finished, self._finished = self._finished, []
+            try:
+                await self._store.finish(finished)
+            except _OUTAGE as error:
+                logger.warning("finished leases could not be noted, trying again: %r", error)
+                self._finished = finished + self._finished
+                self._wake.set()
+                await asyncio.sleep(self._seconds / 10)
+
+
+class Sweeper:
+    """Finds expired leases and sends their commands again; every worker may run one.
+
+    `republish` copies the command that stands at a place to the end of its topic.
+    """
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        republish: Callable[[CommandPlace], Awaitable[None]],
+        *,
+        every_seconds: float,
+    ) -> None:
+        self._store = store
+        self._republish = republish
+        self._every_seconds = every_seconds
+        self._tasks = TaskSet()
+
+    async def start(self) -> None:
+        """Begin to sweep."""
+        self._tasks.spawn(self._run(), name="sweep leases")
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        await self._tasks.stop()
+
+    async def _run(self) -> None:
+        sweeps = 0
+        while True:
+            await asyncio.sleep(self._every_seconds)
+            try:
+                for place in await self._store.abandon_expired(
+                    most=_SWEEP_MOST, again_after_seconds=_REPUBLISH_AGAIN_SECONDS
+                ):
+                    logger.warning("the lease of %s expired, sending it again", place.response_id)
+                    await self._republish(place)
+                sweeps += 1
+                if sweeps % _FORGET_EVERY_SWEEPS == 0:
+                    await self._store.forget(days=KEEP_FINISHED_DAYS, most=_FORGET_MOST)
+            except (*_OUTAGE, KafkaError) as error:
+                logger.warning("a sweep failed, the next one repeats it: %r", error)

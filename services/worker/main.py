@@ -1,0 +1,135 @@
+"""The worker's composition root."""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+
+from starlette.applications import Starlette
+
+from contracts.providers import ProviderConfig
+from contracts.responses import RunResponseV1
+from contracts.topics import RESPONSES_COMMANDS
+from services.kit.blobs import open_blobs
+from services.kit.clock import SystemClock
+from services.kit.consumer import Consumers, Subscription
+from services.kit.database import create_engine, ping
+from services.kit.deadletters import DeadLetters
+from services.kit.health import Health, ProgressWatch
+from services.kit.http import HttpServer, health_routes
+from services.kit.ids import new_id
+from services.kit.producer import Producer
+from services.kit.runtime import Part, Runtime, run_service
+from services.kit.settings import secret_variable
+from services.worker.clients import KafkaFacts, ProviderConnection, WorkerTools
+from services.worker.leases import LeaseKeeper, Sweeper
+from services.worker.outbox import Outbox
+from services.worker.providers.client import UpstreamClient
+from services.worker.providers.turns import ChatTurns, ResponsesTurns
+from services.worker.recovery import delivered
+from services.worker.service import Limits, ResponseRunner
+from services.worker.settings import WorkerSettings
+from services.worker.store import LeaseStore
+from services.worker.subscribers import CommandIntake
+from services.worker.sweeps import Republisher
+from services.worker.tools.mcp import McpCaller, McpCatalog
+
+_LIVENESS_SECONDS = 60.0
+
+
+def connect(config: ProviderConfig, settings: WorkerSettings) -> ProviderConnection:
+    """Return the client and turns of one provider; its key comes from the named variable."""
+    api_key = secret_variable(config.api_key_env) if config.api_key_env else ""
+    client = UpstreamClient(config, api_key=api_key, max_response_bytes=settings.max_response_bytes)
+    turns = (
+        ResponsesTurns(client, max_event_bytes=settings.max_event_bytes)
+        if config.dialect == "responses"
+        else ChatTurns(client, max_event_bytes=settings.max_event_bytes, new_id=new_id)
+    )
+    return ProviderConnection(config, client, turns)
+
+
+async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
+    """Wire the worker."""
+    clock = SystemClock()
+    name = settings.name
+    providers = settings.providers()
+    connections = {p.name: connect(p, settings) for p in providers.providers}
+    engine = create_engine(settings.database_url, pool_size=settings.database_pool, name="worker")
+    blobs = open_blobs(settings)
+    producer = Producer(settings.kafka_bootstrap, client_id=name)
+    dead_letters = DeadLetters(producer, service="worker")
+    outbox = Outbox(
+        producer,
+        blobs,
+        tick_seconds=settings.tick_ms / 1000,
+        bound_bytes=settings.pending_bytes,
+        on_fatal=runtime.fail,
+    )
+    store = LeaseStore(engine, owner=name, seconds=settings.lease_seconds)
+    catalog = McpCatalog(settings.kafka_bootstrap, dead_letters=dead_letters)
+    partition = settings.results_partition
+    caller = McpCaller(
+        producer,
+        clock,
+        partition=zlib.crc32(name.encode()) % 8 if partition is None else partition,
+        timeout_seconds=settings.tool_timeout_seconds,
+    )
+    runner = ResponseRunner(
+        upstreams=lambda model: [connections[p.name] for p in providers.serving(model)],
+        tools=WorkerTools(catalog, caller),
+        facts=KafkaFacts(producer, blobs, clock),
+        clock=clock,
+        new_id=new_id,
+        read_back=lambda job: delivered(
+            settings.kafka_bootstrap,
+            blobs,
+            response_id=job.response_id,
+            partition=job.command.events_partition,
+        ),
+        limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
+    )
+    keeper = LeaseKeeper(store, seconds=settings.lease_seconds)
+    commands = CommandIntake(runner.run, keeper, outbox, blobs, most=settings.max_responses)
+    consumers = Consumers(
+        settings.kafka_bootstrap,
+        service="worker",
+        dead_letters=dead_letters,
+        on_fatal=runtime.fail,
+    )
+    consumers.subscribe(
+        Subscription(
+            topics=(RESPONSES_COMMANDS.name,),
+            group="worker",
+            types=frozenset({RunResponseV1.TYPE}),
+            handle=commands.on_run_response,
+            max_records=settings.batch_records,
+        )
+    )
+    watch = ProgressWatch(consumers.lag, clock, seconds=_LIVENESS_SECONDS)
+    health = Health(
+        readiness={"database": partial(ping, engine), "mcp_servers": catalog.ready},
+        liveness={"commands": watch.moving},
+    )
+    server = HttpServer(
+        Starlette(routes=health_routes(health)),
+        host=settings.host,
+        port=settings.port,
+        drain_seconds=1,
+    )
+    republisher = Republisher(producer, bootstrap=settings.kafka_bootstrap, client_id=name)
+    sweeper = Sweeper(store, republisher.republish, every_seconds=settings.sweep_seconds)
+    results = caller.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
+    clients = [connection.client for connection in connections.values()]
+    parts: list[Part] = [producer, *clients, outbox, catalog, results, keeper, commands]
+    for part in (*parts, consumers, sweeper, server):
+        runtime.add(part)
+
+
+def main() -> None:
+    """Run the worker until it is told to stop."""
+    run_service("worker", WorkerSettings, compose)
+
+
+if __name__ == "__main__":
+    main()

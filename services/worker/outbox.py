@@ -1,0 +1,210 @@
+"""The way out for stream bytes: one sender per partition puts all responses into packs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
+
+from aiokafka.errors import KafkaError
+
+from contracts.packs import Entry, Flag, encode_pack
+from contracts.topics import CLAIM_CHECK_BYTES, RESPONSES_EVENTS
+from services.kit.blobs import BlobStore
+from services.kit.producer import Producer
+from services.kit.retry import Backoff, retry
+from services.kit.tasks import TaskSet
+
+_PACK_BYTES = 1024 * 1024
+_SEND_BACKOFF = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)
+
+_Part = tuple[int, int, bytes]
+SendPack = Callable[[bytes], Awaitable[None]]
+StoreClaim = Callable[[str, bytes], Awaitable[None]]
+
+
+class OutStream:
+    """The bytes of one response on their way to its reader; writes never block."""
+
+    def __init__(self, lane: _Lane, response_id: str, attempt: int) -> None:
+        self._lane = lane
+        self._id = response_id.encode()
+        self._attempt = attempt
+        self._index = 0
+        self._parts: list[_Part] = []
+        self._acknowledged: asyncio.Future[None] | None = None
+
+    def write(self, payload: bytes, *, flags: int = Flag.NONE, status: int = 200) -> None:
+        """Queue whole events, or one payload with flags; the order of calls is kept."""
+        if not self._parts:
+            self._acknowledged = self._lane.join(self)
+        self._parts.append((flags, status, payload))
+        self._lane.grow(len(payload))
+
+    async def room(self) -> None:
+        """Wait while the partition's queue is above its bound."""
+        await self._lane.room()
+
+    async def sent(self) -> None:
+        """Return when everything written so far is acknowledged."""
+        if self._acknowledged is not None:
+            await asyncio.shield(self._acknowledged)
+
+    def take(self) -> list[Entry]:
+        """Return what was written as entries, plain neighbours joined, and forget it."""
+        parts, self._parts = self._parts, []
+        entries: list[Entry] = []
+        joined: list[bytes] = []
+        size = 0
+        for flags, status, payload in parts:
+            if joined and (flags or size + len(payload) > CLAIM_CHECK_BYTES):
+                entries.append(self._entry(b"".join(joined), 0, 200))
+                joined, size = [], 0
+            if flags:
+                entries.append(self._entry(payload, flags, status))
+            else:
+                joined.append(payload)
+                size += len(payload)
+        if joined:
+            entries.append(self._entry(b"".join(joined), 0, 200))
+        return entries
+
+    def _entry(self, payload: bytes, flags: int, status: int) -> Entry:
+        entry = Entry(self._id, self._attempt, self._index, payload, flags, status)
+        self._index += 1
+        return entry
+
+
+class _Lane:
+    """One partition: what waits for the next pack, and the one task that sends it."""
+
+    def __init__(
+        self, send: SendPack, store: StoreClaim, *, tick_seconds: float, bound_bytes: int
+    ) -> None:
+        self._send = send
+        self._store = store
+        self._tick_seconds = tick_seconds
+        self._bound_bytes = bound_bytes
+        self._streams: list[OutStream] = []
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._batch = _new_future()
+
+    def join(self, stream: OutStream) -> asyncio.Future[None]:
+        self._streams.append(stream)
+        self._wake.set()
+        return self._batch
+
+    def grow(self, size: int) -> None:
+        self._bytes += size
+
+    async def room(self) -> None:
+        while self._bytes > self._bound_bytes:
+            await asyncio.shield(self._batch)
+
+    async def run(self) -> None:
+        clock = asyncio.get_running_loop()
+        last = 0.0
+        while True:
+            await self._wake.wait()
+            pause = last + self._tick_seconds - clock.time()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            last = clock.time()
+            streams, self._streams = self._streams, []
+            batch, self._batch = self._batch, _new_future()
+            self._wake.clear()
+            self._bytes = 0
+            entries = [entry for stream in streams for entry in stream.take()]
+            for pack in _packs([await self._by_reference(entry) for entry in entries]):
+                await self._send(pack)
+            batch.set_result(None)
+
+    async def _by_reference(self, entry: Entry) -> Entry:
+        if len(entry.payload) <= CLAIM_CHECK_BYTES:
+            return entry
+        key = f"claims/{entry.response_id.decode()}-{entry.attempt}-{entry.index}"
+        await self._store(key, entry.payload)
+        return replace(entry, payload=key.encode(), flags=entry.flags | Flag.CLAIM)
+
+
+def _new_future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _packs(entries: Iterable[Entry]) -> Iterator[bytes]:
+    waiting: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if waiting and size + len(entry.payload) > _PACK_BYTES:
+            yield encode_pack(waiting)
+            waiting, size = [], 0
+        waiting.append(entry)
+        size += len(entry.payload)
+    if waiting:
+        yield encode_pack(waiting)
+
+
+class Outbox:
+    """Opens streams; a pack goes out a tick after the last one, at once when that is longer ago.
+
+    Payloads above 512 KiB go to the object store and the pack carries a claim check. A pack is sent
+    again until it is acknowledged; when that fails for about two minutes the worker
+    must end (`on_fatal`), since its streams would have a hole.
+    """
+
+    def __init__(
+        self,
+        producer: Producer,
+        blobs: BlobStore,
+        *,
+        tick_seconds: float,
+        bound_bytes: int,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._producer = producer
+        self._blobs = blobs
+        self._tick_seconds = tick_seconds
+        self._bound_bytes = bound_bytes
+        self._on_fatal = on_fatal
+        self._lanes: dict[int, _Lane] = {}
+        self._tasks = TaskSet()
+
+    async def start(self) -> None:
+        """Do nothing: lanes are opened when a response first needs them."""
+
+    async def stop(self) -> None:
+        """Stop the senders; what was not acknowledged is the next owner's to send."""
+        await self._tasks.stop()
+
+    def open(self, response_id: str, *, attempt: int, partition: int) -> OutStream:
+        """Return the stream of one attempt at a response to a partition of `responses.events`."""
+        lane = self._lanes.get(partition)
+        if lane is None:
+            lane = _Lane(
+                functools.partial(self._send, partition),
+                self._store,
+                tick_seconds=self._tick_seconds,
+                bound_bytes=self._bound_bytes,
+            )
+            self._lanes[partition] = lane
+            self._tasks.spawn(lane.run(), name=f"packs to partition {partition}")
+        return OutStream(lane, response_id, attempt)
+
+    async def _send(self, partition: int, pack: bytes) -> None:
+        await self._insist(
+            lambda: self._producer.send(RESPONSES_EVENTS.name, pack, partition=partition)
+        )
+
+    async def _store(self, key: str, payload: bytes) -> None:
+        await self._insist(
+            lambda: self._blobs.put(key, payload, content_type="application/octet-stream")
+        )
+
+    async def _insist(self, action: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await retry(action, on=(KafkaError, OSError), backoff=_SEND_BACKOFF)
+        except (KafkaError, OSError) as error:
+            self._on_fatal(error)
+            raise

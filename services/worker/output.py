@@ -1,0 +1,78 @@
+"""Builds output items from stream events: what a response had said when its stream broke."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.worker.domain import Event, Item
+
+_APPENDED = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_text.delta": "text",
+    "response.reasoning_summary_text.delta": "text",
+}
+_ARGUMENTS = {
+    "response.function_call_arguments.delta": "arguments",
+    "response.mcp_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
+    "response.code_interpreter_call_code.delta": "code",
+}
+_PART_LISTS = {
+    "response.content_part.added": ("content", "content_index"),
+    "response.reasoning_summary_part.added": ("summary", "summary_index"),
+}
+
+
+class OutputBuilder:
+    """Follows the events of one stream; `items` is the output as far as it came."""
+
+    def __init__(self) -> None:
+        self._items: dict[int, Item] = {}
+        self.last_sequence_number = -1
+        self.delivered = False
+
+    def feed(self, event: Event) -> None:
+        """Take one event; unknown ones change nothing but the sequence number."""
+        kind = event.get("type", "")
+        self.last_sequence_number = max(self.last_sequence_number, event.get("sequence_number", -1))
+        index = event.get("output_index")
+        if index is None:
+            return
+        self.delivered = True
+        if kind in ("response.output_item.added", "response.output_item.done"):
+            self._items[index] = event["item"]
+            return
+        item = self._items.get(index)
+        if item is None:
+            return
+        if kind in _PART_LISTS:
+            self._add_part(item, event, *_PART_LISTS[kind])
+        elif kind in _APPENDED:
+            self._append(item, event, _APPENDED[kind])
+        elif kind in _ARGUMENTS:
+            field = _ARGUMENTS[kind]
+            item[field] = (item.get(field) or "") + event["delta"]
+
+    @staticmethod
+    def _add_part(item: Item, event: Event, field: str, index_name: str) -> None:
+        parts: list[Any] = item.setdefault(field, [])
+        if event[index_name] == len(parts):
+            parts.append(event["part"])
+
+    @staticmethod
+    def _append(item: Item, event: Event, field: str) -> None:
+        summary = "summary_index" in event
+        parts = item.get("summary" if summary else "content") or []
+        index = event["summary_index"] if summary else event.get("content_index", 0)
+        if index < len(parts):
+            parts[index][field] = parts[index].get(field, "") + event["delta"]
+
+    @property
+    def items(self) -> list[Item]:
+        """Return the items in order; those that were cut off are marked incomplete."""
+        cut: list[Item] = []
+        for _, item in sorted(self._items.items()):
+            unfinished = item.get("status") == "in_progress"
+            cut.append({**item, "status": "incomplete"} if unfinished else item)
+        return cut

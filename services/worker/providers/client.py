@@ -1,0 +1,133 @@
+"""One provider over HTTP, on aiohttp: bytes in, bytes out, every failure an `UpstreamError`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+
+from contracts.providers import ProviderConfig
+from services.worker.errors import UpstreamError
+
+_ERROR_BODY_BYTES = 64 * 1024
+_RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_CLIENT_STATUS = frozenset({400, 404, 409, 413, 415, 422, 429})
+
+
+class UpstreamClient:
+    """Posts to one provider through a bounded pool of connections; safe for concurrent use."""
+
+    def __init__(self, config: ProviderConfig, *, api_key: str, max_response_bytes: int) -> None:
+        self.config = config
+        self._api_key = api_key
+        self._max_response_bytes = max_response_bytes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the connection pool."""
+        headers = {"content-type": "application/json", **self.config.headers}
+        if self._api_key:
+            headers["authorization"] = f"Bearer {self._api_key}"
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=self.config.max_connections, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(
+                total=self.config.total_timeout_seconds,
+                sock_connect=self.config.connect_timeout_seconds,
+                sock_read=self.config.idle_timeout_seconds,
+            ),
+            auto_decompress=True,
+            read_bufsize=256 * 1024,
+        )
+
+    async def stop(self) -> None:
+        """Close all connections, open requests included."""
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def post(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and yield the answer once its status is below 400.
+
+        Raises `UpstreamError` for refusals, timeouts and broken connections, also for those that
+        happen while the caller reads.
+        """
+        if self._session is None:
+            raise RuntimeError("the provider's client is not started")
+        url = self.config.base_url.rstrip("/") + path
+        try:
+            async with asyncio.timeout(self.config.first_byte_timeout_seconds):
+                answer = await self._session.post(url, data=body)
+            try:
+                if answer.status >= 400:
+                    raise await _refusal(answer)
+                yield answer
+            finally:
+                # Not `release`: a stream that is left early must not be drained.
+                answer.close() if not answer.content.at_eof() else answer.release()
+        except TimeoutError as error:
+            raise UpstreamError(
+                f"the provider {self.config.name} did not answer in time", status=504
+            ) from error
+        except aiohttp.ClientError as error:
+            raise UpstreamError(
+                f"the connection to the provider {self.config.name} failed: {type(error).__name__}"
+            ) from error
+
+    async def read_json(self, path: str, body: bytes) -> dict[str, Any]:
+        """Post and return the JSON object of the answer; raises `UpstreamError`."""
+        async with self.post(path, body) as answer:
+            raw = await answer.read()
+        if len(raw) > self._max_response_bytes:
+            raise UpstreamError("the provider's answer is too large", retryable=False)
+        try:
+            parsed = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise UpstreamError("the provider's answer is no JSON") from error
+        if not isinstance(parsed, dict):
+            raise UpstreamError("the provider's answer is no JSON object")
+        return parsed
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> UpstreamError:
+    raw = await answer.content.read(_ERROR_BODY_BYTES)
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = {}
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        error = {"message": error} if isinstance(error, str) else {}
+    message = error.get("message") or f"the provider answered with HTTP status {answer.status}"
+    code = error.get("code")
+    exhausted = code == "insufficient_quota"
+    if answer.status in (401, 403):
+        # The client's own key was right: what failed is between us and the provider.
+        return UpstreamError(
+            "the provider refused the credentials of this installation",
+            status=502,
+            code="provider_authentication",
+            retryable=False,
+        )
+    status = answer.status if answer.status in _CLIENT_STATUS else 502
+    if answer.status in (503, 529):
+        status = 503
+    return UpstreamError(
+        str(message),
+        status=status,
+        code=str(code) if code is not None else None,
+        param=error.get("param") if isinstance(error.get("param"), str) else None,
+        retryable=answer.status in _RETRYABLE and not exhausted,
+        retry_after_seconds=_seconds(answer.headers.get("retry-after")),
+    )
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        return max(0.0, float(value)) if value is not None else None
+    except ValueError:
+        return None

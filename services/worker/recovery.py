@@ -1,0 +1,83 @@
+"""What an earlier attempt already told the client, read back from `responses.events`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from contracts.packs import Entry, Flag, decode_pack
+from contracts.topics import RESPONSES_EVENTS
+from services.kit.blobs import BlobStore
+from services.kit.ids import created_ms
+from services.kit.tail import read_range
+from services.worker import sse
+from services.worker.domain import TERMINAL
+from services.worker.output import OutputBuilder
+
+_CLOCK_SLACK_MS = 60_000
+_TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
+
+
+@dataclass
+class Delivered:
+    """The log's view of a response: `finished` is its Response object once the last entry is there.
+
+    `error_status` is the HTTP status when the last entry is an error for a JSON client.
+    """
+
+    built: OutputBuilder = field(default_factory=OutputBuilder)
+    skeleton: dict[str, Any] | None = None
+    finished: dict[str, Any] | None = None
+    last_sequence_number: int | None = None
+    ended: bool = False
+
+    def feed(self, entry: Entry, payload: bytes) -> None:
+        """Take one entry with its payload, claim check resolved."""
+        self.ended = self.ended or bool(entry.flags & Flag.LAST)
+        if entry.flags & Flag.JSON:
+            body = orjson.loads(payload)
+            if body.get("object") == "response":
+                self.finished = body
+            return
+        for frame in sse.frames(payload):
+            event = sse.parse(frame)
+            if event is None:
+                continue
+            self.built.feed(event)
+            self.last_sequence_number = self.built.last_sequence_number
+            response = event.get("response")
+            if isinstance(response, dict):
+                self.skeleton = self.skeleton or response
+                if event["type"] in _TERMINAL_EVENTS:
+                    self.finished = response
+
+
+async def delivered(
+    bootstrap: str, blobs: BlobStore, *, response_id: str, partition: int
+) -> Delivered:
+    """Return what all attempts so far have put on the log; raises `KafkaError`."""
+    wanted = response_id.encode()
+    seen = Delivered()
+    attempt, index = 0, -1
+    since = (created_ms(response_id) or _CLOCK_SLACK_MS) - _CLOCK_SLACK_MS
+    async for records in read_range(
+        bootstrap,
+        topic=RESPONSES_EVENTS.name,
+        partition=partition,
+        since_ms=since,
+    ):
+        for record in records:
+            value = record.value or b""
+            if wanted not in value:
+                continue
+            for entry in decode_pack(value):
+                if entry.response_id != wanted or (entry.attempt, entry.index) <= (attempt, index):
+                    continue
+                attempt, index = entry.attempt, entry.index
+                payload = entry.payload
+                if entry.flags & Flag.CLAIM:
+                    payload = await blobs.get(payload.decode())
+                seen.feed(entry, payload)
+    return seen

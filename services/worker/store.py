@@ -1,0 +1,165 @@
+"""The worker's one table: who runs which response, until when, and whether it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    Table,
+    Text,
+    bindparam,
+    func,
+    text,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.kit.database import metadata
+
+METADATA = metadata("worker")
+
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("response_id", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("state", Text, nullable=False, comment="running, abandoned or finished"),
+    Column("owner", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("command_partition", Integer, nullable=False),
+    Column("command_offset", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPlace:
+    """Where the command of a response stands on `responses.commands`."""
+
+    response_id: str
+    partition: int
+    offset: int
+
+
+# All times are the database's: workers' clocks may differ or jump.
+_CLAIM = text("""
+    INSERT INTO worker.leases AS held
+        (response_id, attempt, state, owner, expires_at, command_partition, command_offset)
+    SELECT id, 1, 'running', :owner, now() + make_interval(secs => :seconds), place, at
+    FROM unnest(CAST(:ids AS text[]), CAST(:places AS int[]), CAST(:offsets AS bigint[]))
+        AS command(id, place, at)
+    ORDER BY id
+    ON CONFLICT (response_id) DO UPDATE SET
+        attempt = held.attempt + 1, state = 'running', owner = excluded.owner,
+        expires_at = excluded.expires_at, command_partition = excluded.command_partition,
+        command_offset = excluded.command_offset
+    WHERE held.state = 'abandoned' OR (held.state = 'running' AND held.expires_at < now())
+    RETURNING response_id, attempt
+""")
+_RENEW = text("""
+    UPDATE worker.leases AS held SET expires_at = now() + make_interval(secs => :seconds)
+    FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
+    WHERE held.response_id = mine.id AND held.attempt = mine.attempt AND held.state = 'running'
+    RETURNING held.response_id
+""")
+_FINISH = text("""
+    UPDATE worker.leases AS held SET state = 'finished'
+    FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
+    WHERE held.response_id = mine.id AND held.attempt = mine.attempt
+""")
+_RELEASE = text("""
+    UPDATE worker.leases AS held SET expires_at = now()
+    FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
+    WHERE held.response_id = mine.id AND held.attempt = mine.attempt AND held.state = 'running'
+""")
+_ABANDON = text("""
+    UPDATE worker.leases AS held
+    SET state = 'abandoned', expires_at = now() + make_interval(secs => :again_after_seconds)
+    FROM (
+        SELECT response_id FROM worker.leases
+        WHERE state <> 'finished' AND expires_at < now()
+        ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ) AS expired
+    WHERE held.response_id = expired.response_id
+    RETURNING held.response_id, held.command_partition, held.command_offset
+""")
+_FORGET = text("""
+    DELETE FROM worker.leases WHERE response_id IN (
+        SELECT response_id FROM worker.leases
+        WHERE state = 'finished' AND created_at < now() - make_interval(days => :days) LIMIT :most
+    )
+""").bindparams(bindparam("days"), bindparam("most"))
+
+
+class LeaseStore:
+    """Leases on PostgreSQL; each method is one statement in a transaction of its own."""
+
+    def __init__(self, engine: AsyncEngine, *, owner: str, seconds: float) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._seconds = seconds
+
+    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, int]:
+        """Take the responses nobody runs; return the attempt number of each one taken.
+
+        What another worker holds, and what is finished, is not in the answer.
+        """
+        unique = list({command.response_id: command for command in commands}.values())
+        async with self._engine.begin() as connection:
+            rows = await connection.execute(
+                _CLAIM,
+                {
+                    "owner": self._owner,
+                    "seconds": self._seconds,
+                    "ids": [command.response_id for command in unique],
+                    "places": [command.partition for command in unique],
+                    "offsets": [command.offset for command in unique],
+                },
+            )
+            return {row.response_id: row.attempt for row in rows}
+
+    async def renew(self, held: Sequence[tuple[str, int]]) -> set[str]:
+        """Extend the leases of (response id, attempt); return the ids that are still ours."""
+        async with self._engine.begin() as connection:
+            rows = await connection.execute(_RENEW, {**_pairs(held), "seconds": self._seconds})
+            return {row.response_id for row in rows}
+
+    async def finish(self, held: Sequence[tuple[str, int]]) -> None:
+        """Mark responses as done for ever."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_FINISH, _pairs(held))
+
+    async def release(self, held: Sequence[tuple[str, int]]) -> None:
+        """Let go of responses that another worker should take at once."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_RELEASE, _pairs(held))
+
+    async def abandon_expired(self, *, most: int, again_after_seconds: float) -> list[CommandPlace]:
+        """Open up to `most` expired leases for the next claim; return where their commands stand.
+
+        One that nobody claims within `again_after_seconds` is returned again by a later call.
+        """
+        async with self._engine.begin() as connection:
+            rows = await connection.execute(
+                _ABANDON, {"most": most, "again_after_seconds": again_after_seconds}
+            )
+            return [
+                CommandPlace(row.response_id, row.command_partition, row.command_offset)
+                for row in rows
+            ]
+
+    async def forget(self, *, days: int, most: int) -> int:
+        """Delete up to `most` finished leases that are older than `days`."""
+        async with self._engine.begin() as connection:
+            return (await connection.execute(_FORGET, {"days": days, "most": most})).rowcount
+
+
+def _pairs(held: Sequence[tuple[str, int]]) -> dict[str, list[str] | list[int]]:
+    return {
+        "ids": [response_id for response_id, _ in held],
+        "attempts": [attempt for _, attempt in held],
+    }

@@ -1,0 +1,110 @@
+"""The worker's Kafka edge: claims batches of commands and gives each claimed one to a task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError
+
+from contracts.responses import RunResponseV1
+from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.claimcheck import ClaimCheckError, check_out
+from services.kit.consumer import Received
+from services.kit.tasks import TaskSet
+from services.worker.domain import Job
+from services.worker.leases import LeaseKeeper
+from services.worker.outbox import Outbox, OutStream
+from services.worker.store import CommandPlace
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[Job, OutStream], Awaitable[None]]
+
+
+class CommandIntake:
+    """Takes on as many responses as the worker has room for; the rest waits on the topic."""
+
+    def __init__(
+        self, run: Run, keeper: LeaseKeeper, outbox: Outbox, blobs: BlobStore, *, most: int
+    ) -> None:
+        self._run = run
+        self._keeper = keeper
+        keeper.on_lost = self.cancel
+        self._outbox = outbox
+        self._blobs = blobs
+        self._most = most
+        self._room = asyncio.Event()
+        self._room.set()
+        self._tasks = TaskSet()
+        self._open: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Do nothing: work begins with the first batch."""
+
+    async def stop(self) -> None:
+        """Cancel what runs; its leases are released for others."""
+        await self._tasks.stop()
+
+    async def on_run_response(self, batch: list[Received]) -> None:
+        """Claim the batch in one statement and start what was claimed.
+
+        The offset may be committed when this returns: from here on the leases hold the work.
+        """
+        await self._room.wait()
+        commands: dict[str, tuple[RunResponseV1, Received]] = {}
+        for received in batch:
+            command = received.envelope.data
+            assert isinstance(command, RunResponseV1)
+            commands.setdefault(command.response_id, (command, received))
+        claimed = await self._keeper.claim(
+            [
+                CommandPlace(response_id, received.partition, received.offset)
+                for response_id, (_, received) in commands.items()
+            ]
+        )
+        for response_id, attempt in claimed.items():
+            task = self._tasks.spawn(
+                self._work(commands[response_id][0], attempt), name=f"run {response_id}"
+            )
+            self._open[response_id] = task
+        self._note_room()
+
+    def cancel(self, response_id: str) -> None:
+        """Stop working on a response that another worker owns now."""
+        task = self._open.get(response_id)
+        if task is not None:
+            logger.warning("the lease of %s was lost, stopping", response_id)
+            task.cancel()
+
+    def _note_room(self) -> None:
+        if len(self._open) < self._most:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    async def _work(self, command: RunResponseV1, attempt: int) -> None:
+        response_id = command.response_id
+        try:
+            job = await self._job(command, attempt)
+            out = self._outbox.open(
+                response_id, attempt=attempt, partition=command.events_partition
+            )
+            await self._run(job, out)
+            self._keeper.finish(response_id, attempt)
+        except (KafkaError, DBAPIError, OSError, BlobMissingError, ClaimCheckError) as error:
+            # The lease expires and the response is taken up again, here or elsewhere.
+            logger.warning("%s was interrupted: %r", response_id, error)
+            self._keeper.drop(response_id, attempt)
+        finally:
+            del self._open[response_id]
+            self._note_room()
+
+    async def _job(self, command: RunResponseV1, attempt: int) -> Job:
+        if command.payload is None:
+            return Job(command, attempt, command.request or {}, command.history)
+        stored = orjson.loads(await check_out(self._blobs, command.payload))
+        return Job(command, attempt, stored["request"], stored["history"])

@@ -1,0 +1,1 @@
+"""Tools that run outside of the provider, and which request gets which."""
