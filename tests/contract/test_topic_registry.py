@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 from aiokafka import ConsumerRecord
 
+import contracts
+from contracts.event import Contract
 from contracts.registry import CONTRACTS
 from contracts.topics import (
     CLAIM_CHECK_BYTES,
@@ -28,6 +32,13 @@ each_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.na
 def test_every_contract_is_carried_by_exactly_one_topic() -> None:
     carried = Counter(contract.TYPE for topic in TOPICS for contract in topic.contracts)
     assert carried == Counter(dict.fromkeys(CONTRACTS, 1))
+
+
+def test_no_contract_is_left_out_of_the_registry() -> None:
+    for module in pkgutil.iter_modules(contracts.__path__, "contracts."):
+        importlib.import_module(module.name)
+    defined = {c for c in Contract.__subclasses__() if c.__module__.startswith("contracts.")}
+    assert defined == set(CONTRACTS.values())
 
 
 def test_topics_have_names_of_their_own() -> None:
