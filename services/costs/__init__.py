@@ -1,0 +1,1 @@
+"""What responses and tool calls cost: prices, the ledger and its reports."""

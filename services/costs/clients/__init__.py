@@ -1,0 +1,1 @@
+"""Adapters to the outside: price lists, Kafka, the object store."""

@@ -1,0 +1,1 @@
+"""The rules of charging: usage, prices, ledger lines, reports; no I/O."""

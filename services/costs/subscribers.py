@@ -1,0 +1,44 @@
+"""The Kafka edge: batches of facts to the use case that charges them."""
+
+from __future__ import annotations
+
+from opentelemetry import metrics
+
+from contracts.responses import ResponseFinishedV1
+from contracts.tools import ToolResultV1
+from contracts.topics import RESPONSES_LIFECYCLE, TOOLS_RESULTS
+from services.costs.errors import LedgerRefusedError
+from services.costs.service import Bookkeeper
+from services.kit.consumer import Handler, Received, Subscription
+from services.kit.deadletters import RefusalError
+from services.kit.health import ProgressWatch
+
+
+def billable_facts(bookkeeper: Bookkeeper, watch: ProgressWatch, *, batch: int) -> Subscription:
+    """Return the subscription to everything that costs something; up to `batch` at a time."""
+    return Subscription(
+        topics=(RESPONSES_LIFECYCLE.name, TOOLS_RESULTS.name),
+        group="costs",
+        types=frozenset({ResponseFinishedV1.TYPE, ToolResultV1.TYPE}),
+        handle=on_billable(bookkeeper, watch),
+        max_records=batch,
+    )
+
+
+def on_billable(bookkeeper: Bookkeeper, watch: ProgressWatch) -> Handler:
+    """Return the handler: idempotent; raises `RefusalError` for what the ledger can't hold."""
+    lines = metrics.get_meter("antiphon").create_counter(
+        "antiphon.costs.lines", description="Ledger lines told to others, repeats included"
+    )
+
+    async def handle(batch: list[Received]) -> None:
+        try:
+            recorded = await bookkeeper.record([received.envelope for received in batch])
+        except LedgerRefusedError as error:
+            raise RefusalError(str(error)) from error
+        watch.handled(len(batch))
+        unpriced = sum(one.line.cost_usd is None for one in recorded)
+        lines.add(unpriced, {"priced": False})
+        lines.add(len(recorded) - unpriced, {"priced": True})
+
+    return handle
