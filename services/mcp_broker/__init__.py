@@ -1,0 +1,1 @@
+"""Connections to MCP servers: their discovery, and the calls of their tools."""
