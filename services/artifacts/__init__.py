@@ -1,0 +1,1 @@
+"""Artifacts: the files that responses produced, kept once, listed and served."""

@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -50,11 +50,11 @@ class BlobStore(Protocol):
 
     def stream(
         self, key: str, *, start: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield chunks of up to 256 KiB of `length` bytes, by default all, from offset `start` on.
 
         `start` must lie within the blob. Raises `BlobMissingError` before the first chunk. Whoever
-        stops early closes the iterator with `aclose`.
+        stops early closes the generator with `aclose`.
         """
         ...
 
@@ -98,7 +98,7 @@ class DiskBlobs:
 
     async def stream(
         self, key: str, *, start: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield chunks of up to 256 KiB; raises `BlobMissingError` before the first."""
         with await asyncio.to_thread(_opened, self._path(key)) as file:
             file.seek(start)
@@ -219,7 +219,7 @@ class S3Blobs:
 
     async def stream(
         self, key: str, *, start: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield chunks of up to 256 KiB; raises `BlobMissingError` before the first."""
         name = _checked(key)
         if length == 0:

@@ -113,7 +113,7 @@ async def test_a_reader_that_stops_early_leaves_the_store_usable(blobs: BlobStor
     await blobs.put(KEY, content, content_type=TYPE)
 
     for _ in range(40):
-        async with aclosing(blobs.stream(KEY)) as chunks:  # type: ignore[type-var] # a generator
+        async with aclosing(blobs.stream(KEY)) as chunks:
             assert await anext(chunks) == content[:CHUNK_BYTES]
 
     assert await blobs.get(KEY) == content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -30,7 +30,7 @@ class MemoryBlobs:
 
     async def stream(
         self, key: str, *, start: int = 0, length: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         content = await self.get(key)
         yield content[start : None if length is None else start + length]
 

@@ -1,0 +1,121 @@
+"""The composition root of the artifacts service: the only place that wires its parts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+
+from contracts.topics import RESPONSES_LIFECYCLE
+from services.artifacts.api import ERRORS, Api
+from services.artifacts.clients import KafkaAnnouncer
+from services.artifacts.service import Keeper, Library
+from services.artifacts.settings import ArtifactsSettings
+from services.artifacts.store import PostgresRecords
+from services.artifacts.subscribers import TYPES, LifecycleSubscriber
+from services.kit.blobs import BlobStore, open_blobs
+from services.kit.clock import SystemClock
+from services.kit.consumer import Consumers, Subscription
+from services.kit.database import create_engine, ping
+from services.kit.deadletters import DeadLetters
+from services.kit.health import Health, ProgressWatch
+from services.kit.http import HttpServer, health_routes
+from services.kit.producer import Producer
+from services.kit.retry import Backoff, retry
+from services.kit.runtime import Runtime, run_service
+
+SERVICE = "artifacts"
+_TRANSIENT = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
+
+
+class _Storage:
+    """The blob store made ready before anything uses it, the database let go of at the end."""
+
+    def __init__(self, blobs: BlobStore, engine: AsyncEngine) -> None:
+        self._blobs = blobs
+        self._engine = engine
+
+    async def start(self) -> None:
+        await retry(self._blobs.check, on=(OSError,), backoff=Backoff(attempts=10))
+
+    async def stop(self) -> None:
+        await self._engine.dispose()
+
+
+async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
+    """Build the service and add its parts to the runtime."""
+    clock = SystemClock()
+    blobs = open_blobs(settings)
+    engine = create_engine(settings.database_url, pool_size=settings.database_pool, name=SERVICE)
+    producer = Producer(settings.kafka_bootstrap, client_id=SERVICE)
+    records = PostgresRecords(engine)
+    keeper = Keeper(
+        records,
+        blobs,
+        KafkaAnnouncer(producer, clock),
+        remember_deleted=timedelta(days=settings.remember_deleted_days),
+    )
+    consumers = Consumers(
+        settings.kafka_bootstrap,
+        service=SERVICE,
+        dead_letters=DeadLetters(producer, service=SERVICE),
+        on_fatal=runtime.fail,
+    )
+    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stuck_seconds)
+    subscriber = LifecycleSubscriber(
+        keeper,
+        blobs,
+        limits=settings.limits,
+        max_response_bytes=settings.max_response_bytes,
+        handled=watch.handled,
+    )
+    consumers.subscribe(
+        Subscription(
+            topics=(RESPONSES_LIFECYCLE.name,),
+            group=SERVICE,
+            handle=subscriber.on_lifecycle,
+            types=TYPES,
+            max_records=settings.batch_records,
+            transient=_TRANSIENT,
+        )
+    )
+    health = _health(engine, blobs, consumers, watch)
+    api = Api(Library(records, blobs), token=settings.antiphon_internal_token.get_secret_value())
+    app = Starlette(routes=[*health_routes(health), *api.routes()], exception_handlers=ERRORS)
+    server = HttpServer(
+        app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
+    )
+    for part in (_Storage(blobs, engine), producer, consumers, server):
+        runtime.add(part)
+
+
+def _health(
+    engine: AsyncEngine, blobs: BlobStore, consumers: Consumers, watch: ProgressWatch
+) -> Health:
+    async def database() -> bool:
+        return await ping(engine)
+
+    async def blob_store() -> bool:
+        await blobs.check()
+        return True
+
+    async def joined() -> bool:
+        return consumers.lag() is not None
+
+    return Health(
+        readiness={"database": database, "blob_store": blob_store, "kafka": joined},
+        liveness={"progress": watch.moving},
+    )
+
+
+def main() -> None:
+    """Run the service until it is told to end."""
+    run_service(SERVICE, ArtifactsSettings, compose)
+
+
+if __name__ == "__main__":
+    main()

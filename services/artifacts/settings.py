@@ -1,0 +1,36 @@
+"""What the artifacts service is told by its environment: ARTIFACTS_... and the shared variables."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.artifacts.domain import Limits
+from services.kit.settings import ServiceSettings
+
+_MIB = 1024 * 1024
+_LIFECYCLE_RETENTION_DAYS = 7
+
+
+class ArtifactsSettings(ServiceSettings):
+    """Settings with the prefix ARTIFACTS_.
+
+    `max_files` and `max_file_bytes` bound what is kept of one response, `max_response_bytes` the
+    Response object itself. A deleted response is remembered for `remember_deleted_days`, longer
+    than Kafka keeps a fact that could bring it back. The service is not alive when messages wait
+    and none was handled for `stuck_seconds`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ARTIFACTS_", extra="ignore", frozen=True)
+
+    max_files: int = Field(64, ge=1, le=1000)
+    max_file_bytes: int = Field(32 * _MIB, ge=1)
+    max_response_bytes: int = Field(128 * _MIB, ge=1)
+    batch_records: int = Field(50, ge=1, le=500)
+    remember_deleted_days: int = Field(2 * _LIFECYCLE_RETENTION_DAYS, ge=_LIFECYCLE_RETENTION_DAYS)
+    stuck_seconds: float = Field(120.0, gt=0)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds on one response's files."""
+        return Limits(max_files=self.max_files, max_bytes=self.max_file_bytes)
