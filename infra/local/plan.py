@@ -19,7 +19,7 @@ from infra.local.ports import Ports
 from infra.local.process import log_file, run_to_end
 from infra.local.settings import LocalSettings
 from infra.local.supervisor import Step
-from infra.local.upstream import Upstream
+from infra.local.upstream import Upstream, local_providers
 
 SERVERS_TIER, SERVICES_TIER, INTAKE_TIER = range(3)
 MCP_SERVERS = Path(__file__).with_name("mcp_servers.toml")
@@ -81,7 +81,7 @@ class Plan:
 
     def _service_step(self, part: ServicePart, tier: int = SERVICES_TIER) -> Step:
         needs = [*JOBS, "s3"]
-        if part.service == "worker" and self._model:
+        if part.service in ("intake", "worker") and self._model:
             needs.append("model")
         return Step(name=part.name, needs=tuple(needs), tier=tier, part=part)
 
@@ -130,18 +130,23 @@ class Plan:
     def _own_environment(self, service: str) -> Mapping[str, str]:
         if service == "intake":
             urls = {f"INTAKE_{name.upper()}_URL": part.url for name, part in self._behind.items()}
-            return {**urls, "ANTIPHON_ADMIN_KEY": self.admin_key}
+            return {**urls, **self._providers(), "ANTIPHON_ADMIN_KEY": self.admin_key}
         if service == "worker":
-            return {
-                **self._upstream.environment,
-                **(self._model.environment() if self._model else {}),
-            }
+            return self._providers()
         if service == "mcp_broker":
             return {
                 "MCP_BROKER_SERVERS": str(self._settings.mcp_broker_servers or MCP_SERVERS),
                 **mcp_programs(self._settings),
             }
         return {}
+
+    def _providers(self) -> dict[str, str]:
+        file = self._upstream.providers
+        if self._model:
+            file = self._settings.home / "config" / "providers.toml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(local_providers(self._model.base_url), encoding="utf-8")
+        return {"ANTIPHON_PROVIDERS": str(file)} if file else {}
 
     async def _migrate(self) -> None:
         await self._run("migrations", "services.kit.migrate", "upgrade")

@@ -30,7 +30,6 @@ class LocalSettings(BaseSettings):
     s3_endpoint: str | None = None
     upstream_base_url: str | None = None
     openai_api_key: SecretStr | None = None
-    openai_base_url: str = "https://api.openai.com/v1"
     demo_model: str | None = None
     mcp_broker_servers: Path | None = None
     intake_replicas: int = Field(1, ge=1, le=8)

