@@ -66,7 +66,8 @@ def start_engine(*, threads: int) -> Engine:
     params.n_predict = MAX_OUTPUT_TOKENS
     params.sampling.temp = 0.0
     # A prompt computed in one piece and one continued from a cache differ in the last bits, which
-    # is enough to change a greedy answer; the same request shall get the same answer.
+    # is enough to change a greedy answer; the same request shall get the same answer. Requests that
+    # run at the same time share batches and may still differ.
     params.cache_prompt = False
     # Old prompts stay in the slots only, not in a second cache of up to 8 GB.
     params.cache_ram_mib = 0

@@ -32,9 +32,9 @@ def choose_forced_tools(body: Json) -> list[Json]:
 
     Raises BadRequestError for a choice that the request's tools can't satisfy.
     """
-    tools: list[Json] = body.get("tools") or []
-    if not all(_is_function(tool) for tool in tools):
-        raise BadRequestError("every tool must be a function with a name", param="tools")
+    tools = [] if body.get("tools") is None else body["tools"]
+    if not isinstance(tools, list) or not all(_is_function(tool) for tool in tools):
+        raise BadRequestError("tools must be functions, each with a name", param="tools")
     match body.get("tool_choice"):
         case None | "auto":
             words = _words(_last_user_text(body))

@@ -86,6 +86,35 @@ def test_auto_answers_when_the_user_names_no_tool(model: OpenAI) -> None:
     assert answer.choices[0].message.tool_calls is None
 
 
+def test_auto_lets_the_model_call_where_the_conversation_shows_it_how(model: OpenAI) -> None:
+    conversation: list[ChatCompletionMessageParam] = []
+    for number in (2, 7, 5, 1):
+        conversation.append({"role": "user", "content": f"What is {number} and 3?"})
+        conversation.append(earlier_call("add", {"a": number, "b": 3}))
+    conversation.append({"role": "user", "content": "What is 4 and 3?"})
+    answer = model.chat.completions.create(
+        model=MODEL, messages=conversation, tools=[ADD], temperature=0, max_completion_tokens=60
+    )
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall)
+    assert call.function.name == "add"
+    assert set(json.loads(call.function.arguments)) == {"a", "b"}
+
+
+def earlier_call(name: str, arguments: dict[str, int]) -> ChatCompletionMessageParam:
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(arguments)},
+            }
+        ],
+    }
+
+
 def test_none_never_calls(model: OpenAI) -> None:
     answer = ask(model, "Use the echo tool to say 'hello world'.", [ADD, ECHO], "none")
     assert answer.choices[0].message.tool_calls is None
@@ -94,17 +123,7 @@ def test_none_never_calls(model: OpenAI) -> None:
 def test_a_tool_result_is_answered_in_words(model: OpenAI) -> None:
     conversation: list[ChatCompletionMessageParam] = [
         {"role": "user", "content": "Use the add tool on 17 and 25."},
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [
-                {
-                    "id": "call_1",
-                    "type": "function",
-                    "function": {"name": "add", "arguments": '{"a": 17, "b": 25}'},
-                }
-            ],
-        },
+        earlier_call("add", {"a": 17, "b": 25}),
         {"role": "tool", "tool_call_id": "call_1", "content": "42"},
     ]
     answer = model.chat.completions.create(
