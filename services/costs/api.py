@@ -18,7 +18,7 @@ from contracts.costs import CostRecordedV1
 from services.costs.domain.reports import Group, LinesPage, Report, Sums
 from services.costs.errors import ParameterError, ProjectHiddenError
 from services.costs.parameters import lines_query, report_query
-from services.costs.service import Ledger
+from services.costs.service import Reports
 from services.kit.codec import dumps
 from services.kit.http import NotInternalError, error_response, internal_caller
 
@@ -29,7 +29,7 @@ _RETRY_AFTER_SECONDS = "2"
 class CostsApi:
     """Handlers over the ledger; `token` is the secret that services share."""
 
-    ledger: Ledger
+    ledger: Reports
     token: str
 
     async def report(self, request: Request) -> Response:
@@ -47,7 +47,7 @@ class CostsApi:
         return _json(_lines(page))
 
 
-def create_app(ledger: Ledger, *, token: str, health: Sequence[BaseRoute]) -> Starlette:
+def create_app(ledger: Reports, *, token: str, health: Sequence[BaseRoute]) -> Starlette:
     """Return the service's whole HTTP application."""
     api = CostsApi(ledger, token)
     routes = [Route("/v1/costs", api.report), Route("/v1/costs/lines", api.lines)]

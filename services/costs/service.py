@@ -42,6 +42,10 @@ class Ledger(Protocol):
         """
         ...
 
+
+class Reports(Protocol):
+    """What can be asked of the ledger."""
+
     async def report(self, query: ReportQuery) -> Report:
         """Sum up lines."""
         ...
