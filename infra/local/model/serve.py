@@ -54,6 +54,9 @@ def _bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+    except OverflowError as error:
+        listener.close()
+        raise ModelServerError(f"{port} is no port; choose one from 0 to 65535") from error
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
