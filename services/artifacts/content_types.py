@@ -11,7 +11,8 @@ from services.artifacts.domain import UNKNOWN_TYPE
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _TEXTUAL = frozenset({"application/pdf", "application/rtf", "application/postscript"})
-_PROLOGUE = r"(?:\ufeff?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!doctype\s+svg[^>]*>\s*)*)"
+# Atomic, for the bytes are anybody's: a row of comments must not be matched in every possible way.
+_PROLOGUE = r"\ufeff?\s*+(?:(?><\?xml[^>]*>|<!--.*?-->|<!doctype\s+svg[^>]*>)\s*+)*+"
 _SVG = re.compile(_PROLOGUE + r"<svg[\s>/]", re.IGNORECASE | re.DOTALL)
 _HTML = re.compile(
     _PROLOGUE + r"<(?:!doctype\s+html|html|head|body|script|iframe|style|title|table|div)[\s>/]",
