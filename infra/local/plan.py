@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from contracts.topics import RESPONSES_EVENTS, TOOLS_RESULTS
 from infra.local.credentials import Credentials
 from infra.local.part import Command
 from infra.local.parts.kafka import KafkaServer
@@ -25,6 +25,11 @@ SERVERS_TIER, SERVICES_TIER, INTAKE_TIER = range(3)
 MCP_SERVERS = Path(__file__).with_name("mcp_servers.toml")
 BEHIND_INTAKE = ("artifacts", "costs", "mcp_broker")
 JOBS = ("migrations", "topics")
+PARTITIONS = min(RESPONSES_EVENTS.partitions, TOOLS_RESULTS.partitions)
+
+
+def _replica(service: str, number: int) -> str:
+    return service if number == 0 else f"{service}-{number + 1}"
 
 
 def mcp_programs(settings: LocalSettings) -> dict[str, str]:
@@ -61,6 +66,7 @@ class Plan:
 
     def steps(self) -> list[Step]:
         """Give all steps, in the order in which a person would name them."""
+        workers, intakes = self._settings.worker_replicas, self._settings.intake_replicas
         return [
             Step(name="kafka", part=self._kafka),
             Step(name="postgres", part=self._postgres),
@@ -69,15 +75,9 @@ class Plan:
             Step(name="migrations", needs=("postgres",), job=self._migrate),
             Step(name="topics", needs=("kafka",), job=self._apply_topics),
             *(self._service_step(part) for part in self._behind.values()),
-            *(self._service_step(self._replica("worker", n)) for n in self._workers()),
-            *(self._service_step(self._intake(n), INTAKE_TIER) for n in self._intakes()),
+            *(self._service_step(self._worker(n)) for n in range(workers)),
+            *(self._service_step(self._intake(n), INTAKE_TIER) for n in range(intakes)),
         ]
-
-    def _workers(self) -> range:
-        return range(self._settings.worker_replicas)
-
-    def _intakes(self) -> range:
-        return range(self._settings.intake_replicas)
 
     def _service_step(self, part: ServicePart, tier: int = SERVICES_TIER) -> Step:
         needs = [*JOBS, "s3"]
@@ -85,34 +85,31 @@ class Plan:
             needs.append("model")
         return Step(name=part.name, needs=tuple(needs), tier=tier, part=part)
 
-    def _service(self, service: str, name: str | None = None) -> ServicePart:
+    def _service(
+        self, service: str, name: str = "", *, port: int = 0, own: Mapping[str, str] | None = None
+    ) -> ServicePart:
         name = name or service
         return ServicePart(
             name,
             service=service,
             home=self._settings.home,
-            port=self._ports.claim(name),
-            environment=partial(self._environment, service),
+            port=port or self._ports.claim(name),
+            environment=lambda: {**self._environment(service), **(own or {})},
         )
 
-    def _replica(self, service: str, number: int) -> ServicePart:
-        return self._service(service, service if number == 0 else f"{service}-{number + 1}")
+    def _worker(self, number: int) -> ServicePart:
+        name = _replica("worker", number)
+        # The name owns leases, and each worker waits for results of tools in its own partition.
+        own = {"WORKER_NAME": name, "WORKER_RESULTS_PARTITION": str(number % PARTITIONS)}
+        return self._service("worker", name, own=own)
 
     def _intake(self, number: int) -> ServicePart:
-        # The first instance has the public port, further ones are for somebody's load balancer.
-        name = "intake" if number == 0 else f"intake-{number + 1}"
-        public = {"INTAKE_HOST": self._settings.antiphon_host}
-        return ServicePart(
-            name,
-            service="intake",
-            home=self._settings.home,
-            port=self._settings.antiphon_port if number == 0 else self._ports.claim(name),
-            environment=lambda: {
-                **self._environment("intake"),
-                **(public if number == 0 else {}),
-                "INTAKE_EVENTS_PARTITION": str(number),
-            },
-        )
+        own = {"INTAKE_EVENTS_PARTITION": str(number % PARTITIONS)}
+        if number:
+            # Only the first has the public address, further ones are for one's own load balancer.
+            return self._service("intake", _replica("intake", number), own=own)
+        own["INTAKE_HOST"] = self._settings.antiphon_host
+        return self._service("intake", port=self._settings.antiphon_port, own=own)
 
     def _environment(self, service: str) -> Mapping[str, str]:
         token = self._settings.antiphon_internal_token
