@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from contracts.topics import MAX_MESSAGE_BYTES
+from contracts.topics import DEAD_LETTER_HEADROOM_BYTES, MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Producer:
             "acks": "all",
             "linger_ms": 0,
             "max_batch_size": MAX_MESSAGE_BYTES,
-            "max_request_size": MAX_MESSAGE_BYTES,
+            "max_request_size": MAX_MESSAGE_BYTES + DEAD_LETTER_HEADROOM_BYTES,
             "request_timeout_ms": request_timeout_ms,
             "retry_backoff_ms": 50,
         }

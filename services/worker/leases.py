@@ -25,7 +25,7 @@ _OUTAGE = (DBAPIError, OSError, TimeoutError)
 
 
 class LeaseKeeper:
-    """The leases this worker holds. `on_lost` is called with a response another worker took over."""
+    """The leases this worker holds; `on_lost` gets the id of one that another worker took over."""
 
     def __init__(self, store: LeaseStore, *, seconds: float) -> None:
         self._store = store

@@ -1,0 +1,1 @@
+"""Intake's HTTP edge: the create call as bare ASGI for speed, everything else as routes."""

@@ -1,0 +1,184 @@
+"""`POST /v1/responses` as bare ASGI: one body in, one answer or one stream out, no framework."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+from opentelemetry import metrics
+
+from contracts.packs import Flag
+from services.intake.errors import ApiError
+from services.intake.keys import ApiKeys
+from services.intake.service import Accepted, Responses
+from services.intake.streams import SlowReaderError
+from services.kit.ids import new_id
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+DONE = b"data: [DONE]\n\n"
+_JSON = b"application/json"
+_SSE = b"text/event-stream; charset=utf-8"
+
+
+class ClientGoneError(Exception):
+    """The client hung up while its body was read."""
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
+    """Return the request's body; raises `ApiError` (413) above `limit` bytes."""
+    length = header(scope, b"content-length")
+    if length.isdigit() and int(length) > limit:
+        raise too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise too_large(limit)
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def too_large(limit: int) -> ApiError:
+    """Return the 413 for a body above the limit."""
+    return ApiError(
+        413, f"The request body is larger than {limit} bytes.", code="request_too_large"
+    )
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """Return the first header of that lower-case name, b"" when there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
+
+
+class CreateEndpoint:
+    """Accepts requests and carries the answers back."""
+
+    def __init__(self, responses: Responses, keys: ApiKeys, *, max_body_bytes: int) -> None:
+        self._responses = responses
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+        meter = metrics.get_meter("antiphon")
+        self._count = meter.create_counter(
+            "antiphon.intake.requests", description="Create requests by status and kind"
+        )
+        self._duration = meter.create_histogram(
+            "antiphon.intake.request.duration",
+            unit="s",
+            description="Time from the request's head to the end of the answer",
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        began = time.monotonic()
+        request_id = new_id("req").encode()
+        kind = "json"
+        try:
+            key = self._keys.authenticate(header(scope, b"authorization").decode("latin-1"))
+            body = await read_body(scope, receive, limit=self._max_body_bytes)
+            accepted = await self._responses.accept(body, key)
+            try:
+                kind, status = await self._answer(accepted, body, request_id, receive, send)
+            finally:
+                accepted.close()
+        except ApiError as error:
+            status = error.status
+            await _send_error(send, error, request_id)
+        except ClientGoneError:
+            status = 499
+        self._count.add(1, {"status": status, "kind": kind})
+        self._duration.record(time.monotonic() - began, {"kind": kind})
+
+    async def _answer(
+        self, accepted: Accepted, body: bytes, request_id: bytes, receive: Receive, send: Send
+    ) -> tuple[str, int]:
+        if accepted.stream:
+            await self._stream(accepted, request_id, receive, send)
+            return "stream", 200
+        if accepted.background:
+            queued = orjson.dumps(self._responses.queued(accepted, body))
+            await send_body(send, 200, queued, request_id)
+            return "background", 200
+        answer = await self._responses.answer(accepted)
+        await send_body(send, answer.status, answer.body, request_id)
+        return "json", answer.status
+
+    async def _stream(
+        self, accepted: Accepted, request_id: bytes, receive: Receive, send: Send
+    ) -> None:
+        """Write blocks as they come until the last; a client that hangs up ends only its stream."""
+        gone = asyncio.ensure_future(_disconnected(receive))
+        gone.add_done_callback(lambda _: accepted.follower.leave())
+        started = False
+        try:
+            while not gone.done():
+                try:
+                    entries = await accepted.follower.take()
+                except SlowReaderError:
+                    return
+                if not entries:
+                    return
+                blocks = [
+                    entry.payload
+                    if not entry.flags & Flag.CLAIM
+                    else await self._responses.payload(entry)
+                    for entry in entries
+                ]
+                last = bool(entries[-1].flags & Flag.LAST)
+                if last:
+                    blocks.append(DONE)
+                if not started:
+                    await send_head(send, 200, _SSE, request_id)
+                    started = True
+                await send(
+                    {"type": "http.response.body", "body": b"".join(blocks), "more_body": not last}
+                )
+                if last:
+                    return
+        finally:
+            gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def send_head(
+    send: Send, status: int, content_type: bytes, request_id: bytes, *extra: tuple[bytes, bytes]
+) -> None:
+    """Send the head of an answer."""
+    headers = [(b"content-type", content_type), (b"x-request-id", request_id), *extra]
+    if content_type is _SSE:
+        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def send_body(
+    send: Send, status: int, body: bytes, request_id: bytes, *extra: tuple[bytes, bytes]
+) -> None:
+    """Send a whole JSON answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send_head(send, status, _JSON, request_id, length, *extra)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_error(send: Send, error: ApiError, request_id: bytes) -> None:
+    extra = []
+    if error.retry_after_seconds is not None:
+        extra.append((b"retry-after", b"%d" % error.retry_after_seconds))
+    await send_body(send, error.status, orjson.dumps(error.body()), request_id, *extra)

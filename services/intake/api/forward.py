@@ -1,0 +1,78 @@
+"""One public origin: requests for other services' resources go to their owners."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+from multidict import CIMultiDict
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from services.intake.api.create import read_body
+from services.intake.clients import HttpClients
+from services.intake.errors import ApiError, unavailable
+from services.intake.keys import ApiKeys
+
+_BODY_BYTES = 1024 * 1024
+_METHODS = ["GET", "HEAD", "POST", "DELETE"]
+_PASSED = frozenset({"accept", "content-type", "range", "if-none-match", "if-range"})
+_DROPPED = frozenset({"connection", "transfer-encoding", "keep-alive", "server", "date"})
+
+
+class Forwarder:
+    """Forwards below a prefix; the owner learns who asks and trusts intake's word for it."""
+
+    def __init__(self, clients: HttpClients, keys: ApiKeys, *, internal_token: str) -> None:
+        self._clients = clients
+        self._keys = keys
+        self._internal_token = internal_token
+
+    def routes(self, owners: dict[str, str | None]) -> list[BaseRoute]:
+        """Return routes for each prefix such as `/v1/costs`; an owner's base URL may be unknown."""
+        found: list[BaseRoute] = []
+        for prefix, base_url in owners.items():
+            handler = self._handler(base_url)
+            found.append(Route(prefix, handler, methods=_METHODS))
+            found.append(Route(prefix + "/{rest:path}", handler, methods=_METHODS))
+        return found
+
+    def _handler(self, base_url: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        async def forward(request: Request) -> Response:
+            key = self._keys.authenticate(request.headers.get("authorization", ""))
+            if base_url is None:
+                raise ApiError(404, f"Invalid URL ({request.method} {request.url.path})")
+            headers: CIMultiDict[str] = CIMultiDict(
+                (name, value) for name, value in request.headers.items() if name in _PASSED
+            )
+            headers["authorization"] = f"Bearer {self._internal_token}"
+            headers["x-antiphon-key-id"] = key.key_id
+            headers["x-antiphon-project"] = key.project
+            headers["x-antiphon-scopes"] = " ".join(key.scopes)
+            body = await read_body(request.scope, request.receive, limit=_BODY_BYTES)
+            url = base_url.rstrip("/") + request.url.path
+            if request.url.query:
+                url = f"{url}?{request.url.query}"
+            try:
+                answer = await self._clients.forward(request.method, url, headers, body)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise unavailable("The owner of this resource does not answer.") from error
+            return _relay(answer)
+
+        return forward
+
+
+def _relay(answer: aiohttp.ClientResponse) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        async for chunk in answer.content.iter_chunked(256 * 1024):
+            yield chunk
+
+    kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
+    return StreamingResponse(
+        chunks(),
+        status_code=answer.status,
+        headers=kept,
+        background=BackgroundTask(answer.release),
+    )

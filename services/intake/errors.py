@@ -1,0 +1,72 @@
+"""Everything intake refuses, in the error shape of the OpenAI API."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """An answer other than success; see https://platform.openai.com/docs/guides/error-codes."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+    def body(self) -> dict[str, object]:
+        """Return the API's error object."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def invalid(message: str, *, param: str | None, code: str | None = None) -> ApiError:
+    """Return a 400 about one parameter."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def response_not_found(response_id: str) -> ApiError:
+    """Return the 404 for a response that does not exist, or is not the caller's."""
+    return ApiError(404, f"Response with id '{response_id}' not found.")
+
+
+def model_not_found(model: str) -> ApiError:
+    """Return the 404 for a model that no provider serves."""
+    return ApiError(
+        404,
+        f"The model `{model}` does not exist or you do not have access to it.",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def unauthorized(message: str) -> ApiError:
+    """Return the 401 for a key that is missing, unknown, revoked or expired."""
+    return ApiError(401, message, code="invalid_api_key")
+
+
+def unavailable(message: str, *, retry_after_seconds: int = 2) -> ApiError:
+    """Return the 503 for a request that can't be made durable now."""
+    return ApiError(
+        503,
+        message,
+        kind="server_error",
+        retry_after_seconds=retry_after_seconds,
+        code="service_unavailable",
+    )

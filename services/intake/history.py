@@ -1,0 +1,102 @@
+"""The conversation so far: items of earlier responses, put together for a command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from services.intake.errors import invalid
+from services.intake.store import ResponseStore, StoredResponse
+from services.kit.clock import Clock
+from services.kit.ids import created_ms
+
+_YOUNG_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.1
+
+
+class Reader:
+    """Reads stored responses; waits, within a bound, for those not projected yet."""
+
+    def __init__(self, store: ResponseStore, clock: Clock, *, wait_seconds: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._wait_seconds = wait_seconds
+
+    async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
+        """Return the response, None when it does not exist for this project."""
+        deadline = self._deadline(response_id)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            row = await self._store.get(response_id, project=project)
+            if row is not None or self._clock.monotonic() >= deadline:
+                return row
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def finished_chain(
+        self, response_id: str, *, project: str, most: int
+    ) -> list[StoredResponse]:
+        """Return a finished response and all before it, oldest first; raises `ApiError` (400)."""
+        deadline = self._deadline(response_id)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            chain = await self._store.chain(response_id, project=project, most=most)
+            if chain and chain[-1].response is not None:
+                break
+            if self._clock.monotonic() >= deadline:
+                raise _unusable(response_id, found=bool(chain))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        if len(chain) > most:
+            raise invalid(
+                f"The chain before '{response_id}' is longer than {most} responses.",
+                param="previous_response_id",
+                code="chain_too_long",
+            )
+        return chain
+
+    def _deadline(self, response_id: str) -> float:
+        """Only a young id of ours can be one that the projection will still bring."""
+        now = self._clock.monotonic()
+        created = created_ms(response_id)
+        if created is None:
+            return now
+        age = self._clock.now().timestamp() - created / 1000
+        return now + self._wait_seconds if age < _YOUNG_SECONDS else now
+
+
+def _unusable(response_id: str, *, found: bool) -> Exception:
+    if found:
+        return invalid(
+            f"Previous response with id '{response_id}' is not finished.",
+            param="previous_response_id",
+            code="previous_response_not_finished",
+        )
+    return invalid(
+        f"Previous response with id '{response_id}' not found.",
+        param="previous_response_id",
+        code="previous_response_not_found",
+    )
+
+
+def items_of(chain: Sequence[StoredResponse]) -> list[dict[str, Any]]:
+    """Return the input and output items of a chain in order; instructions do not carry over."""
+    items: list[dict[str, Any]] = []
+    for row in chain:
+        if row.request is None or row.response is None:
+            continue
+        items += input_items(orjson.loads(row.request))
+        items += orjson.loads(row.response).get("output") or []
+    return items
+
+
+def input_items(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a request's own input as items; a plain string is one user message."""
+    given = request.get("input") or []
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": given}]
+    return list(given)

@@ -1,0 +1,139 @@
+"""Intake's composition root."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from contracts.responses import (
+    ResponseDeletedV1,
+    ResponseFinishedV1,
+    ResponseStartedV1,
+    RunResponseV1,
+)
+from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
+from services.intake.api.app import IntakeApp
+from services.intake.api.create import CreateEndpoint
+from services.intake.api.forward import Forwarder
+from services.intake.api.routes import Routes
+from services.intake.clients import HttpClients, ModelList
+from services.intake.history import Reader
+from services.intake.keys import ApiKeys
+from services.intake.resume import Resumer
+from services.intake.service import Bounds, Responses
+from services.intake.settings import IntakeSettings
+from services.intake.store import ResponseStore
+from services.intake.streams import Hubs
+from services.intake.subscribers import Projection
+from services.kit.blobs import open_blobs
+from services.kit.clock import SystemClock
+from services.kit.consumer import Consumers, Subscription
+from services.kit.database import create_engine, ping
+from services.kit.deadletters import DeadLetters
+from services.kit.health import Health, ProgressWatch
+from services.kit.http import HttpServer, health_routes
+from services.kit.producer import Producer
+from services.kit.runtime import Part, Runtime, run_service
+
+_LIVENESS_SECONDS = 60.0
+_PROJECTED = frozenset(
+    contract.TYPE
+    for contract in (RunResponseV1, ResponseStartedV1, ResponseFinishedV1, ResponseDeletedV1)
+)
+
+
+async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
+    """Wire intake."""
+    clock = SystemClock()
+    providers = settings.providers()
+    engine = create_engine(settings.database_url, pool_size=settings.database_pool, name="intake")
+    blobs = open_blobs(settings)
+    producer = Producer(settings.kafka_bootstrap, client_id="intake")
+    dead_letters = DeadLetters(producer, service="intake")
+    keys = ApiKeys(producer, clock, admin_secret=settings.antiphon_admin_key.get_secret_value())
+    key_tail = keys.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
+    hubs = Hubs(
+        settings.kafka_bootstrap,
+        own_partition=settings.partition(),
+        dead_letters=dead_letters,
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
+    store = ResponseStore(engine)
+    reader = Reader(store, clock, wait_seconds=settings.projection_wait_seconds)
+    responses = Responses(
+        producer=producer,
+        hub=hubs.own,
+        reader=reader,
+        store=store,
+        blobs=blobs,
+        providers=providers,
+        clock=clock,
+        bounds=Bounds(
+            accept_seconds=settings.accept_timeout_seconds,
+            response_seconds=settings.response_timeout_seconds,
+            max_open=settings.max_open_requests,
+            max_chain=settings.max_chain,
+            max_history_bytes=settings.max_history_bytes,
+            stream_buffer_bytes=settings.max_stream_buffer_bytes,
+        ),
+    )
+    resumer = Resumer(
+        hubs,
+        blobs,
+        bootstrap=settings.kafka_bootstrap,
+        buffer_bytes=settings.max_stream_buffer_bytes,
+    )
+    consumers = Consumers(
+        settings.kafka_bootstrap,
+        service="intake",
+        dead_letters=dead_letters,
+        on_fatal=runtime.fail,
+    )
+    consumers.subscribe(
+        Subscription(
+            topics=(RESPONSES_COMMANDS.name, RESPONSES_LIFECYCLE.name),
+            group="intake",
+            types=_PROJECTED,
+            handle=Projection(store, blobs).on_messages,
+        )
+    )
+    clients = HttpClients()
+    watch = ProgressWatch(consumers.lag, clock, seconds=_LIVENESS_SECONDS)
+
+    async def keys_known() -> bool:
+        return key_tail.caught_up.is_set()
+
+    health = Health(
+        readiness={"database": partial(ping, engine), "keys": keys_known},
+        liveness={"projection": watch.moving, "events": hubs.own.alive},
+    )
+    forwarder = Forwarder(
+        clients, keys, internal_token=settings.antiphon_internal_token.get_secret_value()
+    )
+    owners = {
+        "/v1/artifacts": settings.artifacts_url,
+        "/v1/costs": settings.costs_url,
+        "/v1/mcp": settings.mcp_broker_url,
+    }
+    routes = Routes(responses, resumer, keys, ModelList(providers, clients, clock))
+    app = IntakeApp(
+        CreateEndpoint(responses, keys, max_body_bytes=settings.max_body_bytes),
+        [*health_routes(health), *routes.routes(), *forwarder.routes(owners)],
+    )
+    server = HttpServer(
+        app,
+        host=settings.host,
+        port=settings.port,
+        drain_seconds=settings.shutdown_seconds / 2,
+    )
+    parts: list[Part] = [producer, key_tail, hubs, clients, consumers, server]
+    for part in parts:
+        runtime.add(part)
+
+
+def main() -> None:
+    """Run intake until it is told to stop."""
+    run_service("intake", IntakeSettings, compose)
+
+
+if __name__ == "__main__":
+    main()

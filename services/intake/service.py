@@ -1,0 +1,308 @@
+"""Intake's use cases: accept a request, wait for its answer, read and delete what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from aiokafka.errors import KafkaError
+
+from contracts.packs import Entry, Flag
+from contracts.principal import Principal
+from contracts.providers import Providers
+from contracts.responses import ResponseDeletedV1, RunResponseV1
+from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
+from services.intake.errors import (
+    ApiError,
+    invalid,
+    model_not_found,
+    response_not_found,
+    unavailable,
+)
+from services.intake.history import Reader, items_of
+from services.intake.keys import ApiKey
+from services.intake.request import CreateResponse, parse_create
+from services.intake.store import ResponseStore, StoredResponse
+from services.intake.streams import Follower, Hub
+from services.kit.blobs import BlobStore
+from services.kit.claimcheck import check_in
+from services.kit.clock import Clock
+from services.kit.codec import Stamp, encode
+from services.kit.ids import new_id
+from services.kit.producer import Producer
+from services.kit.telemetry import current_traceparent
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long and how large things may get."""
+
+    accept_seconds: float
+    response_seconds: float
+    max_open: int
+    max_chain: int
+    max_history_bytes: int
+    stream_buffer_bytes: int
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A request that is on the log. `follower` gets its answer; the caller must `close` it."""
+
+    response_id: str
+    stream: bool
+    background: bool
+    follower: Follower
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON answer as the worker gave it."""
+
+    status: int
+    body: bytes
+
+
+@dataclass
+class Responses:
+    """Everything intake does with responses."""
+
+    producer: Producer
+    hub: Hub
+    reader: Reader
+    store: ResponseStore
+    blobs: BlobStore
+    providers: Providers
+    clock: Clock
+    bounds: Bounds
+    _open: int = 0
+
+    @property
+    def open_requests(self) -> int:
+        """How many accepted requests wait for their answer here."""
+        return self._open
+
+    async def accept(self, body: bytes, key: ApiKey) -> Accepted:
+        """Validate a create request and put its command on the log.
+
+        When this returns Kafka has acknowledged the command and the response will reach a terminal
+        state. Raises `ApiError`; then nothing is on any topic, but for a 503, after which a command
+        whose acknowledgement was late may still be run.
+        """
+        if self._open >= self.bounds.max_open:
+            raise ApiError(
+                429,
+                "Too many requests are open on this server.",
+                kind="rate_limit_error",
+                code="server_overloaded",
+                retry_after_seconds=1,
+            )
+        document = _parse(body)
+        request = parse_create(document)
+        if not self.providers.serving(request.model):
+            raise model_not_found(request.model)
+        history = await self._history(request, key)
+        response_id = new_id("resp")
+        now = self.clock.now()
+        command = RunResponseV1(
+            response_id=response_id,
+            principal=_principal(request, key),
+            model=request.model,
+            accepted_at=now,
+            events_partition=self.hub.partition,
+            stream=bool(request.stream),
+            background=bool(request.background),
+            store=request.store is not False,
+            previous_response_id=request.previous_response_id,
+        )
+        value = await self._encode(command, body, history, now)
+        follower = Follower(response_id, limit_bytes=self.bounds.stream_buffer_bytes)
+        self.hub.add(follower)
+        self._open += 1
+        accepted = Accepted(
+            response_id,
+            stream=command.stream,
+            background=command.background,
+            follower=follower,
+            close=lambda: self._close(follower),
+        )
+        try:
+            async with asyncio.timeout(self.bounds.accept_seconds):
+                await self.producer.send(RESPONSES_COMMANDS.name, value, key=response_id)
+        except (KafkaError, TimeoutError) as error:
+            accepted.close()
+            raise unavailable("The request could not be made durable, try again.") from error
+        except BaseException:
+            accepted.close()
+            raise
+        return accepted
+
+    def _close(self, follower: Follower) -> None:
+        self.hub.remove(follower)
+        self._open -= 1
+
+    async def answer(self, accepted: Accepted) -> Answer:
+        """Return the JSON answer of an accepted request, 504 when it takes too long."""
+        try:
+            async with asyncio.timeout(self.bounds.response_seconds):
+                while True:
+                    for entry in await accepted.follower.take():
+                        if entry.flags & Flag.LAST:
+                            return Answer(entry.status, await self.payload(entry))
+        except TimeoutError as error:
+            raise ApiError(
+                504,
+                f"The response '{accepted.response_id}' takes too long; it goes on and can be "
+                "retrieved by its id.",
+                kind="server_error",
+                code="timeout",
+            ) from error
+
+    async def payload(self, entry: Entry) -> bytes:
+        """Return an entry's bytes, from the object store if they are there."""
+        if entry.flags & Flag.CLAIM:
+            return await self.blobs.get(entry.payload.decode())
+        return entry.payload
+
+    async def _history(self, request: CreateResponse, key: ApiKey) -> bytes | None:
+        if request.previous_response_id is None:
+            return None
+        chain = await self.reader.finished_chain(
+            request.previous_response_id, project=key.project, most=self.bounds.max_chain
+        )
+        history = orjson.dumps(items_of(chain))
+        if len(history) > self.bounds.max_history_bytes:
+            raise invalid(
+                "The conversation before this request is too large.",
+                param="previous_response_id",
+                code="history_too_large",
+            )
+        return history
+
+    async def _encode(
+        self, command: RunResponseV1, body: bytes, history: bytes | None, now: datetime
+    ) -> bytes:
+        raw = {"request": body} if history is None else {"request": body, "history": history}
+        size = sum(map(len, raw.values()))
+        payload = b'{"request":%b,"history":%b}' % (body, history or b"[]")
+        try:
+            claim = await check_in(
+                self.blobs, key=f"{command.response_id}-request", payload=payload
+            )
+        except OSError as error:
+            raise unavailable("The request could not be stored, try again.") from error
+        if claim is not None:
+            raw = {"payload": orjson.dumps(claim.model_dump())}
+        stamp = Stamp(
+            event_id=command.response_id,
+            source="/intake",
+            subject=command.response_id,
+            time=now,
+            traceparent=current_traceparent(),
+        )
+        assert claim is not None or size < len(payload)
+        return encode(command, stamp, raw=raw)
+
+    def queued(self, accepted: Accepted, body: bytes) -> dict[str, Any]:
+        """Return the Response object of a background request that has just been accepted."""
+        return queued_response(
+            accepted.response_id, orjson.loads(body), int(self.clock.now().timestamp())
+        )
+
+    async def find(self, response_id: str, key: ApiKey) -> StoredResponse:
+        """Return a stored response of the caller's project; raises `ApiError` (404)."""
+        row = await self.reader.get(response_id, project=key.project)
+        if row is None:
+            raise response_not_found(response_id)
+        return row
+
+    async def retrieve(self, response_id: str, key: ApiKey) -> bytes:
+        """Return the Response object as JSON, as it is now; raises `ApiError` (404)."""
+        row = await self.find(response_id, key)
+        if row.response is not None:
+            return row.response.encode()
+        created = int(self.clock.now().timestamp())
+        request = orjson.loads(row.request or "{}")
+        response = queued_response(row.response_id, request, created)
+        response["status"] = row.status
+        return orjson.dumps(response)
+
+    async def delete(self, response_id: str, key: ApiKey) -> dict[str, Any]:
+        """Delete a response everywhere; raises `ApiError` (404, or 503 when Kafka is away)."""
+        row = await self.find(response_id, key)
+        fact = ResponseDeletedV1(
+            response_id=row.response_id,
+            principal=Principal(project=key.project, key_id=key.key_id, user=key.user),
+        )
+        stamp = Stamp(
+            event_id=f"{response_id}:deleted",
+            source="/intake",
+            subject=response_id,
+            time=self.clock.now(),
+        )
+        try:
+            async with asyncio.timeout(self.bounds.accept_seconds):
+                await self.producer.send(
+                    RESPONSES_LIFECYCLE.name, encode(fact, stamp), key=response_id
+                )
+        except (KafkaError, TimeoutError) as error:
+            raise unavailable("The deletion could not be made durable, try again.") from error
+        # The fact reaches every reader; here it takes effect before the caller can look.
+        await self.store.deleted([(response_id, key.project, key.key_id)])
+        return {"id": response_id, "object": "response", "deleted": True}
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid(
+            f"We could not parse the JSON body of your request: {error}.",
+            param=None,
+            code="invalid_json",
+        ) from error
+
+
+def _principal(request: CreateResponse, key: ApiKey) -> Principal:
+    metadata = request.metadata or {}
+    return Principal(
+        project=key.project,
+        key_id=key.key_id,
+        user=request.safety_identifier or request.user or key.user,
+        chat=metadata.get("chat_id"),
+    )
+
+
+def queued_response(response_id: str, request: dict[str, Any], created_at: int) -> dict[str, Any]:
+    """Return a Response object without output, echoing its request."""
+    text = request.get("text") or {}
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": created_at,
+        "status": "queued",
+        "background": bool(request.get("background")),
+        "error": None,
+        "incomplete_details": None,
+        "instructions": request.get("instructions"),
+        "max_output_tokens": request.get("max_output_tokens"),
+        "metadata": request.get("metadata") or {},
+        "model": request.get("model"),
+        "output": [],
+        "parallel_tool_calls": request.get("parallel_tool_calls") is not False,
+        "previous_response_id": request.get("previous_response_id"),
+        "reasoning": {"effort": None, "summary": None, **(request.get("reasoning") or {})},
+        "store": request.get("store") is not False,
+        "temperature": request.get("temperature", 1.0),
+        "text": {"format": {"type": "text"}, **text},
+        "tool_choice": request.get("tool_choice") or "auto",
+        "tools": request.get("tools") or [],
+        "top_p": request.get("top_p", 1.0),
+        "truncation": request.get("truncation") or "disabled",
+        "usage": None,
+    }

@@ -1,0 +1,56 @@
+"""Intake's settings, from variables that start with INTAKE_."""
+
+from __future__ import annotations
+
+import socket
+import zlib
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from contracts.providers import Dialect, Providers, load_providers, single_provider
+from contracts.topics import RESPONSES_EVENTS
+from services.kit.settings import ServiceSettings, shared
+
+
+class IntakeSettings(ServiceSettings):
+    """Where to listen, whom to ask, and the bounds of what is accepted."""
+
+    model_config = SettingsConfigDict(env_prefix="INTAKE_", extra="ignore", frozen=True)
+
+    port: int = Field(8080, ge=0, le=65535)
+    antiphon_admin_key: SecretStr = shared(SecretStr(""))
+    antiphon_providers: Path = shared(Path("infra/local/providers.toml"))
+    upstream_base_url: str | None = shared(None)
+    upstream_dialect: Dialect = shared("responses")
+    upstream_api_key: SecretStr = shared(SecretStr(""))
+    artifacts_url: str | None = None
+    costs_url: str | None = None
+    mcp_broker_url: str | None = None
+    events_partition: int | None = Field(None, ge=0, lt=RESPONSES_EVENTS.partitions)
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    max_open_requests: int = Field(10_000, ge=1)
+    max_stream_buffer_bytes: int = Field(4 * 1024 * 1024, ge=64 * 1024)
+    response_timeout_seconds: float = Field(1_800.0, gt=0)
+    accept_timeout_seconds: float = Field(10.0, gt=0)
+    projection_wait_seconds: float = Field(5.0, gt=0)
+    heartbeat_seconds: float = Field(15.0, gt=0)
+    max_chain: int = Field(1_000, ge=1)
+    max_history_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+
+    def partition(self) -> int:
+        """Return this replica's partition of `responses.events`; sharing one is harmless."""
+        if self.events_partition is not None:
+            return self.events_partition
+        return zlib.crc32(socket.gethostname().encode()) % RESPONSES_EVENTS.partitions
+
+    def providers(self) -> Providers:
+        """Return the upstreams; raises `ProvidersFileError` when the file can't be used."""
+        if self.upstream_base_url:
+            return single_provider(
+                base_url=self.upstream_base_url,
+                dialect=self.upstream_dialect,
+                api_key_env="UPSTREAM_API_KEY",
+            )
+        return load_providers(self.antiphon_providers)
