@@ -124,6 +124,8 @@ class HttpServer:
         bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((self._config.host, self._config.port))
+        # From here on clients can connect: they wait for uvicorn, which needs a moment to start.
+        bound.listen(self._config.backlog)
         self._socket = bound
         self._task = asyncio.create_task(self._server.serve([bound]), name="http")
 
