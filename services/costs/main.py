@@ -11,7 +11,7 @@ from services.costs.domain.prices import LayeredBook, PriceBook
 from services.costs.service import Bookkeeper
 from services.costs.settings import CostsSettings
 from services.costs.store import LedgerStore
-from services.costs.subscribers import billable_facts
+from services.costs.subscribers import billable_facts, on_billable
 from services.kit.blobs import open_blobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers
@@ -50,7 +50,13 @@ async def compose(settings: CostsSettings, runtime: Runtime) -> None:
         payloads=BlobPayloads(open_blobs(settings)),
         announcer=KafkaAnnouncer(producer),
     )
-    consumers.subscribe(billable_facts(bookkeeper, watch, batch=settings.batch_records))
+    consumers.subscribe(
+        billable_facts(
+            on_billable(bookkeeper, watch),
+            group=settings.consumer_group,
+            batch=settings.batch_records,
+        )
+    )
 
     async def consuming() -> bool:
         return consumers.lag() is not None

@@ -17,12 +17,14 @@ class CostsSettings(ServiceSettings):
 
     `prices` is a file with prices of the operator's own (see prices.toml), which count before the
     published ones. `batch_records` bounds what is charged in one transaction. A consumer that has
-    messages waiting and does not move for `stall_seconds` makes the process not alive.
+    messages waiting and does not move for `stall_seconds` makes the process not alive. Another
+    `consumer_group` reads everything that Kafka still has, to build a ledger in a new database.
     """
 
     model_config = SettingsConfigDict(env_prefix="COSTS_", extra="ignore", frozen=True)
 
     prices: Path | None = None
+    consumer_group: str = Field("costs", min_length=1)
     batch_records: int = Field(200, ge=1, le=2_000)
     stall_seconds: float = Field(120.0, gt=0)
 

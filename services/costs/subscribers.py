@@ -14,13 +14,13 @@ from services.kit.deadletters import RefusalError
 from services.kit.health import ProgressWatch
 
 
-def billable_facts(bookkeeper: Bookkeeper, watch: ProgressWatch, *, batch: int) -> Subscription:
+def billable_facts(handle: Handler, *, group: str, batch: int) -> Subscription:
     """Return the subscription to everything that costs something; up to `batch` at a time."""
     return Subscription(
         topics=(RESPONSES_LIFECYCLE.name, TOOLS_RESULTS.name),
-        group="costs",
+        group=group,
         types=frozenset({ResponseFinishedV1.TYPE, ToolResultV1.TYPE}),
-        handle=on_billable(bookkeeper, watch),
+        handle=handle,
         max_records=batch,
     )
 
