@@ -159,7 +159,8 @@ class Keeper:
                 await self._announcer.stored(artifact, traceparent=traceparent)
             for artifact in gone:
                 await self._announcer.expired(artifact, "retention", traceparent=traceparent)
-        if gone:
+        if fact.attempt > 1:
+            # It may have replaced what an earlier attempt left.
             await self.sweep()
         return artifacts
 
