@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from infra.local.backoff import Backoff
 from infra.local.downloads import Report
@@ -59,12 +58,13 @@ class Supervisor:
             keeper = asyncio.create_task(self._keep(step), name=step.name)
             keeper.add_done_callback(self._keeper_ended)
             self._keepers.append(keeper)
-        ready = asyncio.gather(*(step.done.wait() for step in self._steps.values()))
-        first: set[asyncio.Future[Any]] = {ready, self._failure}
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if self._failure.done():
+        ready = asyncio.create_task(self._all_done())
+        first: set[asyncio.Future[None]] = {ready, self._failure}
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             ready.cancel()
-            await asyncio.gather(ready, return_exceptions=True)
+        if self._failure.done():
             self._failure.result()
 
     async def failure(self) -> None:
@@ -85,6 +85,10 @@ class Supervisor:
         for step in self._steps.values():
             if step.child is not None:
                 step.child.kill()
+
+    async def _all_done(self) -> None:
+        for step in self._steps.values():
+            await step.done.wait()
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
         if keeper.cancelled() or self._failure.done():
