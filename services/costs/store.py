@@ -95,8 +95,8 @@ _DIMENSIONS: dict[str, ColumnElement[Any]] = {
     "service_tier": ledger.c.service_tier,
     "response_id": ledger.c.response_id,
 }
-# Classes of SQLSTATE that say the data is at fault: data exceptions, broken constraints.
-_DATA_FAULTS = ("22", "23")
+# Classes of SQLSTATE that say the data is at fault: data exceptions, broken constraints, limits.
+_DATA_FAULTS = ("22", "23", "54")
 
 
 class LedgerStore:
@@ -215,13 +215,17 @@ def _to_sums(row: Mapping[Any, Any]) -> Sums:
 
 
 def _row(line: CostRecordedV1, attempt: int | None, recorded_at: datetime) -> dict[str, Any]:
-    fields = line.model_dump(exclude={"principal"})
-    return {
-        **fields,
+    fields = {
+        **line.model_dump(exclude={"principal"}),
         **line.principal.model_dump(include={"project", "key_id", "user", "chat"}),
-        "attempt": attempt,
-        "recorded_at": recorded_at,
     }
+    storable = {name: _storable(value) for name, value in fields.items()}
+    return {**storable, "attempt": attempt, "recorded_at": recorded_at}
+
+
+def _storable(value: object) -> object:
+    # PostgreSQL has no NUL in texts; nobody is spared a cost by having one in a name.
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 def _line(row: Mapping[Any, Any]) -> CostRecordedV1:

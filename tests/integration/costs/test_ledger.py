@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
@@ -97,13 +98,24 @@ async def test_replicas_at_the_same_lines_add_them_once_and_all_know_them(
     assert answers[0] == answers[1] == answers[2] == answers[3]
 
 
-@pytest.mark.parametrize("model", ["gpt\0", "m" * 3 + "\0"])
+async def test_a_text_that_postgresql_cannot_hold_does_not_spare_its_sender_the_cost(
+    ledger: LedgerStore, owner: Principal
+) -> None:
+    strange = owner.model_copy(update={"chat": "chat\0"})
+    recorded = await ledger.record([charge(strange, new_id())])
+    assert {one.line.principal.chat for one in recorded} == {"chat\ufffd"}
+
+
+UNSTORABLE: list[dict[str, Any]] = [{"attempt": 2**31}, {"response_id": token_hex(9_000)}]
+
+
+@pytest.mark.parametrize("fields", UNSTORABLE)
 async def test_a_line_that_cannot_be_stored_is_refused_and_nothing_is_added(
-    ledger: LedgerStore, owner: Principal, model: str
+    ledger: LedgerStore, owner: Principal, fields: dict[str, Any]
 ) -> None:
     fine = charge(owner, new_id())
     with pytest.raises(LedgerRefusedError):
-        await ledger.record([fine, charge(owner, new_id(), model=model)])
+        await ledger.record([fine, charge(owner, **{"response_id": new_id(), **fields})])
     assert await quantities(ledger, fine.response_id) == {}
 
 

@@ -146,7 +146,7 @@ async def test_a_message_that_cannot_be_charged_is_buried_and_the_others_are_cha
     poison = b"\xff not a message of " + owner.project.encode()
     unstorable = f"resp_{uuid4().hex}"
     await producer.send(RESPONSES_LIFECYCLE.name, poison, key=unstorable, headers=[("h", b"\xfe")])
-    await send_finished(producer, unstorable, principal=owner, model="gpt\0")
+    await send_finished(producer, unstorable, principal=owner, attempt=2**31)
     fine = [f"resp_{uuid4().hex}" for _ in range(5)]
     for response_id in fine:
         await send_finished(producer, response_id, principal=owner)
