@@ -88,7 +88,7 @@ def giving(keeper: Keeper) -> Apply:
         if isinstance(fact, ResponseDeletedV1):
             await keeper.forget(fact, at=NOW, traceparent=None)
         else:
-            results = find_files(fact.response or {}, Limits(max_files=8, max_bytes=1000))
+            results = find_files(fact.response or {}, Limits(max_files=8, max_bytes=2_000_000))
             await keeper.keep(fact, results, traceparent=None)
 
     return give
