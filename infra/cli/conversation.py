@@ -42,21 +42,22 @@ async def ask(
     began_s = time.monotonic()
     first_event_s, events = 0.0, 0
     final: Response | None = None
-    stream = await client.responses.create(
+    answer = await client.responses.create(
         model=model,
         input=question,
         stream=True,
         max_output_tokens=MAX_OUTPUT_TOKENS,
         previous_response_id=previous_response_id,
     )
-    async for event in stream:
-        events += 1
-        first_event_s = first_event_s or time.monotonic() - began_s
-        if event.type == "response.output_text.delta":
-            out.print(event.delta, end="", markup=False)
-            out.file.flush()
-        elif event.type in ("response.completed", "response.incomplete", "response.failed"):
-            final = event.response
+    async with answer as stream:
+        async for event in stream:
+            events += 1
+            first_event_s = first_event_s or time.monotonic() - began_s
+            if event.type == "response.output_text.delta":
+                out.print(event.delta, end="", markup=False)
+                out.file.flush()
+            elif event.type in ("response.completed", "response.incomplete", "response.failed"):
+                final = event.response
     out.print()
     if final is None or final.status == "failed":
         reason = final.error.message if final and final.error else "the stream ended early"

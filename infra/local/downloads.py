@@ -58,9 +58,10 @@ async def _fetch(name: str, downloads: Path, report: Report) -> None:
         while process.stdout is not None and (raw := await process.stdout.readline()):
             line = raw.decode().rstrip()
             report(line)
+    except BaseException:
+        process.kill()
+        raise
     finally:
-        if process.returncode is None:
-            process.terminate()
         code = await process.wait()
     if code != 0:
         raise StackError(

@@ -96,7 +96,8 @@ class Fetch:
             return "its checksum is not the locked one"
         file = self.target / jar.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
+        # Two parts may fetch the same jar side by side.
+        part = file.with_suffix(f".{self.name}.part")
         part.write_bytes(content)
         part.replace(file)
         self._progress(jar.size_bytes)

@@ -103,8 +103,9 @@ class Child:
     async def stop(self) -> None:
         """Ask it to end, kill it after its time is up; safe to call twice."""
         if self.returncode is None:
+            # Not by the process object: it would reap a child that just ended, its code lost.
             with suppress(ProcessLookupError):
-                self._process.send_signal(self._command.stop_signal)
+                os.kill(self.pid, self._command.stop_signal)
             try:
                 await asyncio.wait_for(self._process.wait(), self._command.stop_timeout_s)
             except TimeoutError:
