@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
+from services.intake.domain import StoredResponse, input_items
 from services.intake.errors import invalid
-from services.intake.store import ResponseStore, StoredResponse
 from services.kit.clock import Clock
 from services.kit.ids import created_ms
 
@@ -18,10 +18,22 @@ _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
 
 
+class StoredResponses(Protocol):
+    """Where finished and running responses are read from."""
+
+    async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
+        """Return a response of the project, None if there is none or it was deleted."""
+        ...
+
+    async def chain(self, response_id: str, *, project: str, most: int) -> list[StoredResponse]:
+        """Return a response and those before it, the oldest first, `most` + 1 at the most."""
+        ...
+
+
 class Reader:
     """Reads stored responses; waits, within a bound, for those not projected yet."""
 
-    def __init__(self, store: ResponseStore, clock: Clock, *, wait_seconds: float) -> None:
+    def __init__(self, store: StoredResponses, clock: Clock, *, wait_seconds: float) -> None:
         self._store = store
         self._clock = clock
         self._wait_seconds = wait_seconds
@@ -92,11 +104,3 @@ def items_of(chain: Sequence[StoredResponse]) -> list[dict[str, Any]]:
         items += input_items(orjson.loads(row.request))
         items += orjson.loads(row.response).get("output") or []
     return items
-
-
-def input_items(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a request's own input as items; a plain string is one user message."""
-    given = request.get("input") or []
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": given}]
-    return list(given)

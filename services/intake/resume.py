@@ -9,8 +9,8 @@ import orjson
 
 from contracts.packs import Entry, Flag, decode_pack
 from contracts.topics import RESPONSES_EVENTS
+from services.intake.domain import StoredResponse
 from services.intake.retelling import retell
-from services.intake.store import StoredResponse
 from services.intake.streams import Follower, Hubs
 from services.kit.blobs import BlobStore
 from services.kit.ids import created_ms

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiokafka.errors import KafkaError
@@ -16,6 +16,7 @@ from contracts.principal import Principal
 from contracts.providers import Providers
 from contracts.responses import ResponseDeletedV1, RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
+from services.intake.domain import StoredResponse, queued_response
 from services.intake.errors import (
     ApiError,
     invalid,
@@ -26,7 +27,6 @@ from services.intake.errors import (
 from services.intake.history import Reader, items_of
 from services.intake.keys import ApiKey
 from services.intake.request import CreateResponse, parse_create
-from services.intake.store import ResponseStore, StoredResponse
 from services.intake.streams import Follower, Hub
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_in
@@ -68,6 +68,14 @@ class Answer:
     body: bytes
 
 
+class Forgetter(Protocol):
+    """Where a deletion takes effect at once."""
+
+    async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
+        """Forget the content of (response id, project, key id) for ever. Idempotent."""
+        ...
+
+
 @dataclass
 class Responses:
     """Everything intake does with responses."""
@@ -75,7 +83,7 @@ class Responses:
     producer: Producer
     hub: Hub
     reader: Reader
-    store: ResponseStore
+    store: Forgetter
     blobs: BlobStore
     providers: Providers
     clock: Clock
@@ -276,33 +284,3 @@ def _principal(request: CreateResponse, key: ApiKey) -> Principal:
         user=request.safety_identifier or request.user or key.user,
         chat=metadata.get("chat_id"),
     )
-
-
-def queued_response(response_id: str, request: dict[str, Any], created_at: int) -> dict[str, Any]:
-    """Return a Response object without output, echoing its request."""
-    text = request.get("text") or {}
-    return {
-        "id": response_id,
-        "object": "response",
-        "created_at": created_at,
-        "status": "queued",
-        "background": bool(request.get("background")),
-        "error": None,
-        "incomplete_details": None,
-        "instructions": request.get("instructions"),
-        "max_output_tokens": request.get("max_output_tokens"),
-        "metadata": request.get("metadata") or {},
-        "model": request.get("model"),
-        "output": [],
-        "parallel_tool_calls": request.get("parallel_tool_calls") is not False,
-        "previous_response_id": request.get("previous_response_id"),
-        "reasoning": {"effort": None, "summary": None, **(request.get("reasoning") or {})},
-        "store": request.get("store") is not False,
-        "temperature": request.get("temperature", 1.0),
-        "text": {"format": {"type": "text"}, **text},
-        "tool_choice": request.get("tool_choice") or "auto",
-        "tools": request.get("tools") or [],
-        "top_p": request.get("top_p", 1.0),
-        "truncation": request.get("truncation") or "disabled",
-        "usage": None,
-    }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text, select, text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.intake.domain import AcceptedRow, FinishedRow, StoredResponse
 from services.kit.database import metadata
 
 METADATA = metadata("intake")
@@ -38,58 +36,6 @@ RESPONSES = Table(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptedRow:
-    """What a command tells about a response."""
-
-    response_id: str
-    project: str
-    key_id: str
-    user: str | None
-    chat: str | None
-    model: str
-    background: bool
-    stream: bool
-    events_partition: int
-    previous_response_id: str | None
-    accepted_at: datetime
-    request: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishedRow:
-    """What the terminal fact tells about a response, enough to make the row when it comes first."""
-
-    response_id: str
-    project: str
-    key_id: str
-    user: str | None
-    chat: str | None
-    model: str
-    events_partition: int
-    accepted_at: datetime
-    finished_at: datetime
-    status: str
-    last_sequence_number: int | None
-    response: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """A response as the projection has it; `response` is None until it is finished."""
-
-    response_id: str
-    project: str
-    status: str
-    background: bool
-    stream: bool
-    events_partition: int
-    previous_response_id: str | None
-    last_sequence_number: int | None
-    request: str | None
-    response: str | None
-
-
 _READ = (
     RESPONSES.c.response_id,
     RESPONSES.c.project,
@@ -115,6 +61,43 @@ _CHAIN = text("""
            previous_response_id, last_sequence_number, request, response
     FROM chain ORDER BY depth DESC
 """)
+# One text per statement, rows as arrays: compiled once, whatever the size of the batch.
+_ACCEPTED = text("""
+    INSERT INTO intake.responses AS known
+        (response_id, project, key_id, "user", chat, model, background, stream, events_partition,
+         previous_response_id, accepted_at, request, status)
+    SELECT row.*, CASE WHEN row.background THEN 'queued' ELSE 'in_progress' END
+    FROM unnest(
+        CAST(:response_id AS text[]), CAST(:project AS text[]), CAST(:key_id AS text[]),
+        CAST(:user AS text[]), CAST(:chat AS text[]), CAST(:model AS text[]),
+        CAST(:background AS boolean[]), CAST(:stream AS boolean[]),
+        CAST(:events_partition AS int[]), CAST(:previous_response_id AS text[]),
+        CAST(:accepted_at AS timestamptz[]), CAST(:request AS text[])
+    ) AS row(response_id, project, key_id, "user", chat, model, background, stream,
+             events_partition, previous_response_id, accepted_at, request)
+    ON CONFLICT (response_id) DO UPDATE SET
+        background = excluded.background, stream = excluded.stream, model = excluded.model,
+        previous_response_id = excluded.previous_response_id, request = excluded.request
+    WHERE known.deleted_at IS NULL AND known.request IS NULL
+""")
+_FINISHED = text("""
+    INSERT INTO intake.responses AS known
+        (response_id, project, key_id, "user", chat, model, events_partition, accepted_at,
+         finished_at, status, last_sequence_number, response, background, stream)
+    SELECT row.*, false, false
+    FROM unnest(
+        CAST(:response_id AS text[]), CAST(:project AS text[]), CAST(:key_id AS text[]),
+        CAST(:user AS text[]), CAST(:chat AS text[]), CAST(:model AS text[]),
+        CAST(:events_partition AS int[]), CAST(:accepted_at AS timestamptz[]),
+        CAST(:finished_at AS timestamptz[]), CAST(:status AS text[]),
+        CAST(:last_sequence_number AS int[]), CAST(:response AS text[])
+    ) AS row(response_id, project, key_id, "user", chat, model, events_partition, accepted_at,
+             finished_at, status, last_sequence_number, response)
+    ON CONFLICT (response_id) DO UPDATE SET
+        status = excluded.status, finished_at = excluded.finished_at,
+        last_sequence_number = excluded.last_sequence_number, response = excluded.response
+    WHERE known.deleted_at IS NULL AND known.response IS NULL
+""")
 _STARTED = text("""
     UPDATE intake.responses SET status = 'in_progress'
     WHERE response_id = ANY(:ids) AND status = 'queued'
@@ -139,38 +122,15 @@ class ResponseStore:
 
     async def accepted(self, rows: Sequence[AcceptedRow]) -> None:
         """Add accepted responses; a row that its terminal fact made already is completed."""
-        values = [
-            {
-                **_fields(row),
-                "status": "queued" if row.background else "in_progress",
-            }
-            for row in {row.response_id: row for row in rows}.values()
-        ]
-        statement = insert(RESPONSES).values(values)
-        late = ("background", "stream", "previous_response_id", "request", "model")
-        statement = statement.on_conflict_do_update(
-            index_elements=["response_id"],
-            set_={name: statement.excluded[name] for name in late},
-            where=RESPONSES.c.deleted_at.is_(None) & RESPONSES.c.request.is_(None),
-        )
+        unique = {row.response_id: row for row in rows}
         async with self._engine.begin() as connection:
-            await connection.execute(statement)
+            await connection.execute(_ACCEPTED, _columns(list(unique.values())))
 
     async def finished(self, rows: Sequence[FinishedRow]) -> None:
         """Store terminal states; the first one stays whatever comes later."""
-        values = [
-            {**_fields(row), "background": False, "stream": False}
-            for row in {row.response_id: row for row in reversed(rows)}.values()
-        ]
-        statement = insert(RESPONSES).values(values)
-        new = ("status", "finished_at", "last_sequence_number", "response")
-        statement = statement.on_conflict_do_update(
-            index_elements=["response_id"],
-            set_={name: statement.excluded[name] for name in new},
-            where=RESPONSES.c.deleted_at.is_(None) & RESPONSES.c.response.is_(None),
-        )
+        unique = {row.response_id: row for row in reversed(rows)}
         async with self._engine.begin() as connection:
-            await connection.execute(statement)
+            await connection.execute(_FINISHED, _columns(list(unique.values())))
 
     async def started(self, response_ids: Sequence[str]) -> None:
         """Note that queued responses are being worked on."""
@@ -192,7 +152,7 @@ class ResponseStore:
         )
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
-        return None if row is None else StoredResponse(**row._mapping)
+        return None if row is None else StoredResponse(*tuple(row))
 
     async def chain(self, response_id: str, *, project: str, most: int) -> list[StoredResponse]:
         """Return a response and those before it, the oldest first, `most` + 1 at the most.
@@ -204,8 +164,8 @@ class ResponseStore:
             rows = await connection.execute(
                 _CHAIN, {"response_id": response_id, "project": project, "most": most}
             )
-            return [StoredResponse(**row._mapping) for row in rows]
+            return [StoredResponse(*tuple(row)) for row in rows]
 
 
-def _fields(row: AcceptedRow | FinishedRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
+def _columns(rows: Sequence[AcceptedRow] | Sequence[FinishedRow]) -> dict[str, list[Any]]:
+    return {name: [getattr(row, name) for row in rows] for name in rows[0].__slots__}

@@ -14,7 +14,8 @@ from contracts.responses import (
     ResponseStartedV1,
     RunResponseV1,
 )
-from services.intake.store import AcceptedRow, FinishedRow, ResponseStore
+from services.intake.domain import AcceptedRow, FinishedRow
+from services.intake.store import ResponseStore
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_out
 from services.kit.consumer import Received
