@@ -14,7 +14,9 @@ from mcp.client.session import IncomingMessage
 from mcp.client.subscriptions import SubscriptionLost
 from mcp_types import (
     CONNECTION_CLOSED,
+    INTERNAL_ERROR,
     INVALID_PARAMS,
+    INVALID_REQUEST,
     METHOD_NOT_FOUND,
     REQUEST_TIMEOUT,
     CallToolResult,
@@ -49,6 +51,7 @@ _ERRORS: dict[int, ToolCallError] = {
     INVALID_PARAMS: "invalid_arguments",
     METHOD_NOT_FOUND: "unknown_tool",
 }
+_SUSPICIOUS = frozenset({CONNECTION_CLOSED, REQUEST_TIMEOUT, INVALID_REQUEST, INTERNAL_ERROR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,8 @@ class ServerConnection:
         try:
             return await client.call_tool(tool, arguments, read_timeout_seconds=seconds)
         except MCPError as error:
-            self._wake.set()  # a session that broke is noticed by asking it for its tools
+            if error.code in _SUSPICIOUS:
+                self._wake.set()  # a session that broke is noticed by asking it for its tools
             kind = _ERRORS.get(error.code, "tool_error")
             raise ToolCallFailedError(kind, self._text(error)) from error
         except (RuntimeError, ValidationError) as error:

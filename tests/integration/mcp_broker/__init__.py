@@ -1,0 +1,1 @@
+"""The MCP broker against real MCP servers, PostgreSQL and Kafka."""
