@@ -64,7 +64,7 @@ class KafkaServer:
         properties = self._write_configuration(self._ports.claim("kafka-controller"))
         if not (self._data / "meta.properties").is_file():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            tool = java(path, "kafka.tools.StorageTool", "-XX:TieredStopAtLevel=1")
+            tool = java(path, "kafka.tools.StorageTool")
             command = Command(argv=(*tool, "format", "-t", cluster, "-c", str(properties)))
             await run_to_end(command, log_file(self.home, self.name), "Formatting Kafka's storage")
         logging = f"-Dlog4j2.configurationFile={self._config / 'log4j2.properties'}"
