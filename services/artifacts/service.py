@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
@@ -139,15 +140,15 @@ class Keeper:
         if not results and fact.attempt == 1:
             # No record can depend on this one: the lot of nearly every response.
             return []
-        contents: dict[str, bytes] = {}
-        artifacts: list[Artifact] = []
+        found = [result for result in results if isinstance(result, Found)]
         refusals = [result for result in results if isinstance(result, Refused)]
-        for result in results:
-            if isinstance(result, Found):
-                artifact = _artifact(fact, result)
-                artifacts.append(artifact)
-                contents[artifact.sha256] = result.content
         self._report(fact, refusals)
+        # Hashing megabytes would hold up the event loop.
+        artifacts = await asyncio.to_thread(_artifacts, fact, found)
+        contents = {
+            artifact.sha256: result.content
+            for artifact, result in zip(artifacts, found, strict=True)
+        }
         async with self._records.begin() as transaction:
             if not await transaction.enter(fact.response_id, fact.attempt):
                 return []
@@ -206,6 +207,10 @@ class Keeper:
                     await self._blobs.delete(blob_key(sha256))
             if len(found) < _SWEEP_BATCH:
                 return
+
+
+def _artifacts(fact: ResponseFinishedV1, files: Sequence[Found]) -> list[Artifact]:
+    return [_artifact(fact, found) for found in files]
 
 
 def _artifact(fact: ResponseFinishedV1, found: Found) -> Artifact:

@@ -27,13 +27,13 @@ Apply = Callable[[ResponseFinishedV1 | ResponseDeletedV1], Awaitable[None]]
 
 
 @pytest.fixture(scope="session")
-async def own_database_url(database_url: str) -> AsyncIterator[str]:
+async def own_database_url(postgres_server: str) -> AsyncIterator[str]:
     """An empty database that is dropped at the end."""
     name = f"artifacts_{uuid4().hex}"
-    server = create_async_engine(asyncpg_url(database_url), isolation_level="AUTOCOMMIT")
+    server = create_async_engine(asyncpg_url(postgres_server), isolation_level="AUTOCOMMIT")
     async with server.connect() as connection:
         await connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
+    yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
     async with server.connect() as connection:
         await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     await server.dispose()
