@@ -27,8 +27,9 @@ class McpBrokerSettings(ServiceSettings):
     max_call_seconds: float = Field(600.0, gt=0, le=3600)
     retention_hours: float = Field(24.0, gt=0)
     purge_seconds: float = Field(300.0, gt=0)
-    output_max_bytes: int = Field(256 * 1024, ge=1024, le=1024 * 1024)
-    content_max_bytes: int = Field(1024 * 1024, ge=1024, le=2 * 1024 * 1024)
+    # In JSON a byte may take six; a result must fit into one message of 4 MiB whatever it says.
+    output_max_bytes: int = Field(256 * 1024, ge=1024, le=384 * 1024)
+    content_max_bytes: int = Field(1024 * 1024, ge=1024, le=1280 * 1024)
     drain_seconds: float = Field(8.0, ge=0)
     stuck_seconds: float = Field(60.0, gt=0)
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contracts.principal import Principal
 from contracts.tools import CallMcpToolV1, ToolResultV1
@@ -222,6 +224,31 @@ async def test_bad_arguments_and_late_calls_never_reach_the_tool() -> None:
     await scene.broker.accept([late, call(call_id="bad", arguments="[]")])
     await until(lambda: len(scene.records.answered) == 2)
     assert scene.tools.ran == []
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1), max_size=6))
+def test_however_calls_are_redelivered_each_runs_once_and_is_answered(
+    batches: list[list[tuple[int, bool]]],
+) -> None:
+    """A batch is a list of (call, whether it takes long)."""
+
+    async def play() -> None:
+        scene = Scene()
+        for batch in batches:
+            asked = [call("slow" if slow else "echo", call_id=str(n)) for n, slow in batch]
+            await scene.broker.accept(asked)
+            await asyncio.sleep(0)
+        scene.tools.gate.set()
+        ids = {str(n) for batch in batches for n, _ in batch}
+        await until(lambda: scene.records.answered == ids)
+        assert len(scene.tools.ran) == len(ids)
+        results: dict[str, set[str]] = {}
+        for _, result in scene.results.sent:
+            results.setdefault(result.call_id, set()).add(result.model_dump_json())
+        assert results.keys() == ids
+        assert all(len(different) == 1 for different in results.values())
+
+    asyncio.run(play())
 
 
 async def test_a_sweep_runs_what_was_left_and_answers_what_was_finished() -> None:
