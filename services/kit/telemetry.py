@@ -5,7 +5,7 @@ from __future__ import annotations
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -21,7 +21,12 @@ def configure_telemetry(*, service: str, otlp_endpoint: str | None) -> None:
     """
     resource = Resource.create({"service.name": service, "service.namespace": "antiphon"})
     metrics.set_meter_provider(
-        MeterProvider(resource=resource, metric_readers=[PrometheusMetricReader()])
+        MeterProvider(
+            resource=resource,
+            metric_readers=[PrometheusMetricReader()],
+            # The Prometheus text has no exemplars: choosing them would only cost time.
+            exemplar_filter=AlwaysOffExemplarFilter(),
+        )
     )
     if otlp_endpoint:
         provider = TracerProvider(resource=resource)

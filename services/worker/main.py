@@ -30,7 +30,7 @@ from services.worker.recovery import delivered
 from services.worker.service import Limits, ResponseRunner
 from services.worker.settings import WorkerSettings
 from services.worker.store import LeaseStore
-from services.worker.subscribers import CommandIntake
+from services.worker.subscribers import Bounds, CommandIntake
 from services.worker.sweeps import Republisher
 from services.worker.tools.mcp import McpCaller, McpCatalog
 
@@ -90,7 +90,13 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
     )
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds)
-    commands = CommandIntake(runner.run, keeper, outbox, blobs, most=settings.max_responses)
+    commands = CommandIntake(
+        runner.run,
+        keeper,
+        outbox,
+        blobs,
+        bounds=Bounds(settings.max_responses, settings.drain_seconds),
+    )
     consumers = Consumers(
         settings.kafka_bootstrap,
         service="worker",

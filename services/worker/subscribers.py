@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import orjson
 from aiokafka.errors import KafkaError
@@ -25,18 +26,27 @@ logger = logging.getLogger(__name__)
 Run = Callable[[Job, OutStream], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`most` responses run at once; at a stop they have `drain_seconds` to end."""
+
+    most: int
+    drain_seconds: float
+
+
 class CommandIntake:
     """Takes on as many responses as the worker has room for; the rest waits on the topic."""
 
     def __init__(
-        self, run: Run, keeper: LeaseKeeper, outbox: Outbox, blobs: BlobStore, *, most: int
+        self, run: Run, keeper: LeaseKeeper, outbox: Outbox, blobs: BlobStore, *, bounds: Bounds
     ) -> None:
         self._run = run
         self._keeper = keeper
         keeper.on_lost = self.cancel
         self._outbox = outbox
         self._blobs = blobs
-        self._most = most
+        self._most = bounds.most
+        self._drain_seconds = bounds.drain_seconds
         self._room = asyncio.Event()
         self._room.set()
         self._tasks = TaskSet()
@@ -46,7 +56,9 @@ class CommandIntake:
         """Do nothing: work begins with the first batch."""
 
     async def stop(self) -> None:
-        """Cancel what runs; its leases are released for others."""
+        """Let what runs end within the drain time, cancel the rest for others to take."""
+        if self._open:
+            await asyncio.wait(self._open.values(), timeout=self._drain_seconds)
         await self._tasks.stop()
 
     async def on_run_response(self, batch: list[Received]) -> None:
@@ -100,7 +112,9 @@ class CommandIntake:
             logger.warning("%s was interrupted: %r", response_id, error)
             self._keeper.drop(response_id, attempt)
         finally:
-            del self._open[response_id]
+            # A later attempt may have taken the place of this one.
+            if self._open.get(response_id) is asyncio.current_task():
+                del self._open[response_id]
             self._note_room()
 
     async def _job(self, command: RunResponseV1, attempt: int) -> Job:
