@@ -111,7 +111,7 @@ def _content_blocks(text: str) -> object:
 
 
 def _part(part: dict[str, Any]) -> _Source | None:
-    kind = part.get("type")
+    kind = _text(part, "type")
     filename = _text(part, "filename") or None
     if file_data := _text(part, "file_data"):
         return _Source("file", file_data, filename)

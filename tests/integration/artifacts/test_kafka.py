@@ -36,7 +36,7 @@ from tests.integration.artifacts.conftest import NOW
 from tests.integration.artifacts.facts import deleted, finished, image_item, png
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 Fatal = list[BaseException]
 
 

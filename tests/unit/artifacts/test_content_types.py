@@ -7,7 +7,7 @@ import wave
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.artifacts.content_types import content_type_header, detect, disposition
@@ -64,6 +64,7 @@ def test_bytes_are_taken_for_what_they_are(content: bytes, expected: tuple[str, 
     assert detect(content) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_any_bytes_have_a_type(content: bytes) -> None:
     content_type, extension = detect(content)
@@ -72,6 +73,7 @@ def test_any_bytes_have_a_type(content: bytes) -> None:
     assert extension
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_text_is_never_taken_for_a_picture_or_a_program(text: str) -> None:
     content_type, _ = detect(text.encode())
@@ -105,6 +107,7 @@ def test_a_name_that_is_not_ascii_comes_in_both_forms() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_no_name_breaks_the_header(name: str) -> None:
     header = disposition(name, "image/png")

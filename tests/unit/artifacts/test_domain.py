@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.artifacts.domain import (
@@ -56,6 +56,7 @@ def test_a_filename_is_made_safe(name: str | None, clean: str | None) -> None:
     assert clean_filename(name) == clean
 
 
+@settings(deadline=None)
 @given(st.text(max_size=2000))
 def test_a_clean_filename_is_short_printable_and_has_no_path(name: str) -> None:
     clean = clean_filename(name)

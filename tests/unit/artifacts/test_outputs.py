@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.artifacts.domain import Found, Limits, Refused
@@ -132,6 +132,7 @@ def test_a_file_is_found_wherever_the_api_puts_one(
         mcp_call("[" * 100_000),
         mcp_call([1, "two", None, {"type": "text", "text": "x"}]),
         mcp_call([{"type": "resource", "resource": {"uri": "file:///a.txt", "text": "plain"}}]),
+        message({"type": ["image"], "data": B64}, {"type": {}, "data": B64}),
         "text",
         None,
     ],
@@ -258,6 +259,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(JSON, max_size=4))
 def test_no_output_whatever_its_shape_raises_and_the_result_is_always_the_same(
     output: list[Any],
@@ -268,6 +270,7 @@ def test_no_output_whatever_its_shape_raises_and_the_result_is_always_the_same(
     assert found_in(*output) == first
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_response_whatever_its_shape_raises(output: Any) -> None:
     find_files({"output": output}, LIMITS)

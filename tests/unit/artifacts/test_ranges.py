@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.artifacts.errors import UnsatisfiableRangeError
@@ -56,6 +56,7 @@ def test_a_range_outside_the_content_is_refused_with_its_size(header: str, size:
     assert refusal.value.size_bytes == size
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.none() | st.integers(0, 60), st.integers(1, 50))
 def test_a_span_is_the_part_that_a_slice_gives(first: int, last: int | None, size: int) -> None:
     content = bytes(range(size))
