@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import psutil
 from cyclopts import Parameter
-from rich.table import Table
 
-from infra.cli.output import megabytes, out
+from infra.cli.output import megabytes, out, show, table_of
 from infra.local.settings import LocalSettings
 from infra.local.state import PartStatus, StackStatus, State, read
 
@@ -81,7 +80,7 @@ def _show(report: dict[str, Any]) -> None:
         out.print(report["error"], markup=False)
     if not report["parts"]:
         return
-    table = Table("part", "state", "pid", "port", "memory", "restarts", box=None)
+    table = table_of("part", "state", "pid", "port", "memory", "restarts")
     for part in report["parts"]:
         table.add_row(
             part["name"],
@@ -91,7 +90,7 @@ def _show(report: dict[str, Any]) -> None:
             megabytes(part["rss_bytes"]),
             str(part["restarts"] or ""),
         )
-    out.print(table)
+    show(table)
 
 
 def down() -> int:

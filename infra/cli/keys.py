@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated, Any
 
-from rich.table import Table
+from cyclopts import Parameter
 
+from contracts.config import Scope
 from infra.cli.api import call
-from infra.cli.output import err, out
+from infra.cli.output import err, out, show, table_of
 from infra.local.settings import LocalSettings
 
 
-def create(name: str, /, *, scope: list[str] | None = None) -> int:
+def create(
+    name: str,
+    /,
+    *,
+    scope: Annotated[list[Scope] | None, Parameter(negative="")] = None,
+    project: str | None = None,
+) -> int:
     """Create a key and print it; it can't be shown again.
 
     Parameters
@@ -19,9 +27,13 @@ def create(name: str, /, *, scope: list[str] | None = None) -> int:
     name
         What the key is for, as lists and cost reports show it.
     scope
-        What it may do, such as `admin`; may be repeated.
+        What it may do, `api` when not given; may be repeated.
+    project
+        Whose costs and responses it sees, `default` when not given.
     """
-    body = {"name": name, "scopes": scope or []}
+    body: dict[str, Any] = {"name": name, "scopes": scope or ["api"]}
+    if project:
+        body["project"] = project
     key = asyncio.run(call(LocalSettings.load(), "POST", "/v1/keys", body=body))
     err.print(f"{key['id']}, shown this once:")
     out.print(key["key"], markup=False)
@@ -31,12 +43,12 @@ def create(name: str, /, *, scope: list[str] | None = None) -> int:
 def list_keys() -> int:
     """List all keys; of each only the prefix is known."""
     answer = asyncio.run(call(LocalSettings.load(), "GET", "/v1/keys"))
-    table = Table("id", "name", "prefix", "scopes", "revoked", box=None)
+    table = table_of("id", "name", "project", "prefix", "scopes", "state")
     for key in answer["data"]:
-        scopes = ", ".join(key.get("scopes") or [])
-        revoked = str(key.get("revoked_at") or "")
-        table.add_row(key["id"], key["name"], key["prefix"], scopes, revoked)
-    out.print(table)
+        state = "revoked" if key["revoked_at"] else "active"
+        scopes = ", ".join(key["scopes"])
+        table.add_row(key["id"], key["name"], key["project"], key["prefix"], scopes, state)
+    show(table)
     return 0
 
 

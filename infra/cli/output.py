@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 200
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -26,3 +29,16 @@ class Progress:
 def megabytes(size_bytes: int | None) -> str:
     """Give a size for a table."""
     return "" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"
+
+
+def table_of(*columns: str) -> Table:
+    """Make a table whose cells are never cut short; print it with `show`."""
+    table = Table(box=None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table, in a pipe as wide as it needs to be."""
+    out.print(table, width=None if out.is_terminal else PIPE_WIDTH)

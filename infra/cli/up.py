@@ -82,7 +82,8 @@ def _detached(settings: LocalSettings, replicas: list[str]) -> int:
             fix="Look at it with `antiphon status`, or stop it with `antiphon down` first",
         )
     log = log_file(settings.home, "supervisor")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    # For its owner only: the supervisor's own lines hold the admin key.
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     arguments = [argument for item in replicas for argument in ("--replicas", item)]
     with log.open("wb") as output:
         process = subprocess.Popen(

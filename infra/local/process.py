@@ -115,7 +115,7 @@ class Child:
 
 def _opened(log: Path) -> BinaryIO:
     """Open a log for appending; a full one makes room first, keeping the last generation."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if log.is_file() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".log.1"))
     return log.open("ab")
