@@ -1,0 +1,97 @@
+"""The real parts that tests share: servers once per run, and a database of its own per test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import make_url
+
+from infra.local.errors import StackError
+from infra.local.parts.model import ModelServer
+from infra.local.plan import mcp_programs
+from infra.local.process import serving
+from infra.local.settings import LocalSettings
+from tests.fixtures.servers import Servers, choose_servers
+from tests.fixtures.storage import ObjectStorage
+from tests.upstream import UpstreamProcess
+
+EVERYTHING = "@modelcontextprotocol/server-everything"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Containers where Docker can have them, else processes; ANTIPHON_TEST_SERVERS decides."""
+    # Not pytest's folder: that is closed to the user that root's PostgreSQL runs as, again and
+    # again by each run of tests that starts, and it is kept after the end.
+    with TemporaryDirectory(prefix="antiphon-tests-") as folder:
+        yield choose_servers(Path(folder))
+
+
+@pytest.fixture(scope="session")
+async def kafka_bootstrap(servers: Servers) -> AsyncIterator[str]:
+    """The address of a broker that all tests share; topics and groups are the tests' own."""
+    async with servers.kafka() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(servers: Servers) -> AsyncIterator[str]:
+    """The URL of a database on a server that all tests share, to create others from."""
+    async with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture
+async def database_url(postgres_server: str) -> AsyncIterator[str]:
+    """The URL of an empty database that lives as long as the test."""
+    name = f"test_{uuid4().hex}"
+    server = await asyncpg.connect(postgres_server)
+    try:
+        await server.execute(f"CREATE DATABASE {name}")
+        yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await server.close()
+
+
+@pytest.fixture(scope="session")
+async def s3(servers: Servers) -> AsyncIterator[ObjectStorage]:
+    """An S3 server that all tests share; buckets are the tests' own."""
+    async with servers.storage() as storage:
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def mcp_everything() -> list[str]:
+    """The command of the MCP project's own test server; its one argument is the transport."""
+    programs = mcp_programs(LocalSettings.load())
+    program = Path(programs["NODE_MODULES"]) / EVERYTHING / "dist" / "index.js"
+    if not program.is_file():
+        raise StackError(f"{EVERYTHING} is not installed", fix="Run `make setup`")
+    return [programs["NODE"], str(program)]
+
+
+@pytest.fixture(scope="session")
+async def model_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The base URL of a real language model, SmolLM2, that speaks Chat Completions."""
+    async with serving(ModelServer(tmp_path_factory.mktemp("model"))) as server:
+        yield server.base_url
+
+
+@pytest.fixture(scope="session")
+def upstream_process() -> Iterator[UpstreamProcess]:
+    """The scripted upstream of the whole run."""
+    with UpstreamProcess() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def scripted_upstream(upstream_process: UpstreamProcess) -> UpstreamProcess:
+    """The scripted upstream, without memory of earlier tests."""
+    upstream_process.reset()
+    return upstream_process
