@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import inspect, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.artifacts.domain import Kind, Order, Query
 from services.artifacts.errors import BadParameterError, UnstorableError
 from services.artifacts.store import TABLES, PostgresRecords
-from services.kit.database import asyncpg_url
+from services.kit.database import create_engine
 from services.kit.migrate import migrate
 from tests.integration.artifacts.conftest import Apply
 from tests.integration.artifacts.facts import FINISHED_AT, file_item, finished, image_item, png
@@ -117,19 +115,13 @@ async def test_a_value_that_no_column_can_hold_is_told_from_an_outage(
 async def test_migrations_go_up_and_down_and_make_the_tables_that_the_code_knows(
     database_url: str,
 ) -> None:
-    name = f"artifacts_{uuid4().hex}"
-    server = create_async_engine(asyncpg_url(database_url), isolation_level="AUTOCOMMIT")
-    async with server.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = create_async_engine(
-        asyncpg_url(make_url(database_url).set(database=name).render_as_string(hide_password=False))
-    )
+    engine = create_engine(database_url, pool_size=1, name="test")
+    known = {
+        table.name: {column.name: column.nullable for column in table.columns}
+        for table in TABLES.sorted_tables
+    }
     try:
         await migrate(engine, service="artifacts")
-        known = {
-            table.name: {column.name: column.nullable for column in table.columns}
-            for table in TABLES.sorted_tables
-        }
         assert await columns(engine) == known
         await migrate(engine, service="artifacts", target="base")
         assert await columns(engine) == {}
@@ -137,9 +129,6 @@ async def test_migrations_go_up_and_down_and_make_the_tables_that_the_code_knows
         assert await columns(engine) == known
     finally:
         await engine.dispose()
-        async with server.connect() as connection:
-            await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        await server.dispose()
 
 
 async def columns(engine: AsyncEngine) -> dict[str, dict[str, bool]]:
