@@ -163,11 +163,9 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(
-    kafka_bootstrap: str, own_database_url: str, tmp_path: Path
-) -> AsyncIterator[Bench]:
+async def bench(kafka_bootstrap: str, migrated_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
     await apply(kafka_bootstrap)
-    bench = Bench(kafka_bootstrap, own_database_url, tmp_path)
+    bench = Bench(kafka_bootstrap, migrated_url, tmp_path)
     bench.file.write_text(
         f'[[servers]]\nlabel = "traces"\ntransport = "stdio"\ncommand = "{sys.executable}"\n'
         f'args = ["{TOOL_SERVER}", "stdio"]\n'
