@@ -1,0 +1,1 @@
+"""The scripted upstream itself, over real sockets."""
