@@ -41,7 +41,3 @@ class UnsatisfiableRangeError(ArtifactsError):
 
 class UnreadableResponseError(ArtifactsError):
     """A fact speaks of a Response object that can't be read."""
-
-
-class UnstorableError(ArtifactsError):
-    """A fact holds a value that the database can't keep, such as text with a NUL."""

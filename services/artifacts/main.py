@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from aiokafka.errors import KafkaError
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
@@ -29,7 +26,6 @@ from services.kit.retry import Backoff, retry
 from services.kit.runtime import Runtime, run_service
 
 SERVICE = "artifacts"
-_TRANSIENT = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 
 
 class _Storage:
@@ -65,7 +61,7 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
         dead_letters=DeadLetters(producer, service=SERVICE),
         on_fatal=runtime.fail,
     )
-    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stuck_seconds)
+    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stall_seconds)
     subscriber = LifecycleSubscriber(
         keeper,
         blobs,
@@ -80,7 +76,6 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
             handle=subscriber.on_lifecycle,
             types=TYPES,
             max_records=settings.batch_records,
-            transient=_TRANSIENT,
         )
     )
     health = _health(engine, blobs, consumers, watch)

@@ -18,7 +18,7 @@ class ArtifactsSettings(ServiceSettings):
     `max_files` and `max_file_bytes` bound what is kept of one response, `max_response_bytes` the
     Response object itself. A deleted response is remembered for `remember_deleted_days`, longer
     than Kafka keeps a fact that could bring it back. The service is not alive when messages wait
-    and none was handled for `stuck_seconds`.
+    and none was handled for `stall_seconds`.
     """
 
     model_config = SettingsConfigDict(env_prefix="ARTIFACTS_", extra="ignore", frozen=True)
@@ -28,7 +28,7 @@ class ArtifactsSettings(ServiceSettings):
     max_response_bytes: int = Field(128 * _MIB, ge=1)
     batch_records: int = Field(50, ge=1, le=500)
     remember_deleted_days: int = Field(2 * _LIFECYCLE_RETENTION_DAYS, ge=_LIFECYCLE_RETENTION_DAYS)
-    stuck_seconds: float = Field(120.0, gt=0)
+    stall_seconds: float = Field(120.0, gt=0)
 
     @property
     def limits(self) -> Limits:

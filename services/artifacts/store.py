@@ -9,15 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.principal import Principal
 from services.artifacts.domain import Artifact, Query, Refused
-from services.artifacts.errors import BadParameterError, UnstorableError
+from services.artifacts.errors import BadParameterError
 from services.kit.database import metadata
-
-_DATA_EXCEPTION = "22"
 
 TABLES = metadata("artifacts")
 TIME = sa.TIMESTAMP(timezone=True)
@@ -212,17 +209,9 @@ class PostgresRecords:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[PostgresTransaction]:
-        """Open a transaction that commits at the end of the body, or is undone by its error.
-
-        Raises `UnstorableError` for a value that PostgreSQL has no room for, ever.
-        """
-        try:
-            async with self._engine.begin() as connection:
-                yield PostgresTransaction(connection)
-        except DBAPIError as error:
-            if str(getattr(error.orig, "sqlstate", "")).startswith(_DATA_EXCEPTION):
-                raise UnstorableError(str(error.orig)) from error
-            raise
+        """Open a transaction that commits at the end of the body, or is undone by its error."""
+        async with self._engine.begin() as connection:
+            yield PostgresTransaction(connection)
 
     async def find(self, artifact: str, *, project: str | None) -> Artifact | None:
         """Return one artifact of a project, or of any when it is None."""

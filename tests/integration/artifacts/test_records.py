@@ -10,7 +10,7 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.artifacts.domain import Kind, Order, Query
-from services.artifacts.errors import BadParameterError, UnstorableError
+from services.artifacts.errors import BadParameterError
 from services.artifacts.store import TABLES, PostgresRecords
 from services.kit.database import create_engine
 from services.kit.migrate import migrate
@@ -99,17 +99,6 @@ async def test_an_artifact_of_another_project_is_no_cursor_and_not_found(
     with pytest.raises(BadParameterError) as refusal:
         await records.page(Query(project="research", limit=10, after=foreign.id))
     assert refusal.value.param == "after"
-
-
-@pytest.mark.parametrize(
-    ("response_id", "attempt"), [("resp_\0", 2), ("resp_1", 2**31), ("resp_1", 2**63)]
-)
-async def test_a_value_that_no_column_can_hold_is_told_from_an_outage(
-    records: PostgresRecords, response_id: str, attempt: int
-) -> None:
-    with pytest.raises(UnstorableError):
-        async with records.begin() as transaction:
-            await transaction.enter(response_id, attempt)
 
 
 async def test_migrations_go_up_and_down_and_make_the_tables_that_the_code_knows(
