@@ -31,7 +31,7 @@ down: $(READY) ## Stop the local stack
 	@$(BIN)/antiphon down
 
 status: $(READY) ## Show every part of the local stack
-	@$(BIN)/antiphon status
+	@$(BIN)/antiphon status || test $$? -eq 3
 
 logs: $(READY) ## Follow the logs; PART=worker shows one
 	@$(BIN)/antiphon logs $(PART) --follow

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gethostname
 
 from contracts.topics import RESPONSES_EVENTS, TOOLS_RESULTS
 from infra.local.credentials import Credentials
@@ -99,9 +100,13 @@ class Plan:
 
     def _worker(self, number: int) -> ServicePart:
         name = _replica("worker", number)
-        # The name owns leases, and each worker waits for results of tools in its own partition.
-        own = {"WORKER_NAME": name, "WORKER_RESULTS_PARTITION": str(number % PARTITIONS)}
-        return self._service("worker", name, own=own)
+        port = self._ports.claim(name)
+        own = {
+            # It owns leases, so it differs from those of other stacks on the same database.
+            "WORKER_NAME": f"{name}-{gethostname()}-{port}",
+            "WORKER_RESULTS_PARTITION": str(number % PARTITIONS),
+        }
+        return self._service("worker", name, port=port, own=own)
 
     def _intake(self, number: int) -> ServicePart:
         own = {"INTAKE_EVENTS_PARTITION": str(number % PARTITIONS)}
