@@ -7,6 +7,7 @@ from contracts.config import ApiKeyChangedV1
 from contracts.costs import CostRecordedV1
 from contracts.event import Contract
 from contracts.responses import (
+    CancelResponseV1,
     ResponseDeletedV1,
     ResponseFinishedV1,
     ResponseStartedV1,
@@ -18,6 +19,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     contract.TYPE: contract
     for contract in (
         RunResponseV1,
+        CancelResponseV1,
         ResponseStartedV1,
         ResponseFinishedV1,
         ResponseDeletedV1,

@@ -50,6 +50,19 @@ class RunResponseV1(Contract):
     attempt: int = Field(default=1, ge=1)
 
 
+class CancelResponseV1(Contract):
+    """Stop a background response, wherever it is. Topic `responses.control`.
+
+    Every worker hears it; the one that runs the response ends it as cancelled, and a response that
+    still waits will be ended so by the worker that takes it up.
+    """
+
+    TYPE: ClassVar[str] = "antiphon.response.cancel.v1"
+
+    response_id: str
+    principal: Principal
+
+
 class ResponseStartedV1(Contract):
     """A worker began a background response. Topic `responses.lifecycle`."""
 

@@ -10,6 +10,7 @@ from contracts.config import ApiKeyChangedV1
 from contracts.costs import CostRecordedV1
 from contracts.event import Contract
 from contracts.responses import (
+    CancelResponseV1,
     ResponseDeletedV1,
     ResponseFinishedV1,
     ResponseStartedV1,
@@ -87,6 +88,16 @@ RESPONSES_EVENTS = Topic(
     tails=("intake", "worker"),
     description="Stream events of all responses, in packs of bytes.",
     extra_config={"segment.ms": str(HOUR_MS // 4)},
+)
+RESPONSES_CONTROL = Topic(
+    name="responses.control",
+    key="response id",
+    partitions=1,
+    retention_ms=HOUR_MS,
+    owner=("intake",),
+    tails=("worker",),
+    contracts=(CancelResponseV1,),
+    description="Orders about responses under way, heard by every worker.",
 )
 RESPONSES_LIFECYCLE = Topic(
     name="responses.lifecycle",
@@ -179,6 +190,7 @@ EXTERNAL_READERS = frozenset({"analytics"})
 TOPICS: tuple[Topic, ...] = (
     RESPONSES_COMMANDS,
     RESPONSES_EVENTS,
+    RESPONSES_CONTROL,
     RESPONSES_LIFECYCLE,
     MCP_COMMANDS,
     TOOLS_RESULTS,

@@ -114,6 +114,8 @@ def parse_create(body: object) -> CreateResponse:
 
 def _refuse_unserved(request: CreateResponse) -> None:
     """Refuse what this version can't do yet, rather than ignore it."""
+    if request.background and request.store is False:
+        raise invalid("A background response must be stored.", param="store", code="invalid_value")
     for name in ("conversation", "prompt"):
         if getattr(request, name) is not None:
             raise invalid(

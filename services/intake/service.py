@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
@@ -14,8 +13,8 @@ from aiokafka.errors import KafkaError
 from contracts.packs import Entry, Flag
 from contracts.principal import Principal
 from contracts.providers import Providers
-from contracts.responses import ResponseDeletedV1, RunResponseV1
-from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
+from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
+from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
 from services.intake.domain import StoredResponse, queued_response
 from services.intake.errors import (
     ApiError,
@@ -68,8 +67,12 @@ class Answer:
     body: bytes
 
 
-class Forgetter(Protocol):
-    """Where a deletion takes effect at once."""
+class OwnView(Protocol):
+    """Where orders of a response's owner take effect at once, before their facts are projected."""
+
+    async def cancelled(self, response_id: str) -> None:
+        """Let an unfinished response be cancelled. Idempotent."""
+        ...
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
         """Forget the content of (response id, project, key id) for ever. Idempotent."""
@@ -83,7 +86,7 @@ class Responses:
     producer: Producer
     hub: Hub
     reader: Reader
-    store: Forgetter
+    store: OwnView
     blobs: BlobStore
     providers: Providers
     clock: Clock
@@ -128,7 +131,7 @@ class Responses:
             store=request.store is not False,
             previous_response_id=request.previous_response_id,
         )
-        value = await self._encode(command, body, history, now)
+        value = await self._encode(command, body, history)
         follower = Follower(response_id, limit_bytes=self.bounds.stream_buffer_bytes)
         self.hub.add(follower)
         self._open += 1
@@ -140,15 +143,28 @@ class Responses:
             close=lambda: self._close(follower),
         )
         try:
-            async with asyncio.timeout(self.bounds.accept_seconds):
-                await self.producer.send(RESPONSES_COMMANDS.name, value, key=response_id)
-        except (KafkaError, TimeoutError) as error:
-            accepted.close()
-            raise unavailable("The request could not be made durable, try again.") from error
+            await self._durable(RESPONSES_COMMANDS.name, value, response_id)
         except BaseException:
             accepted.close()
             raise
         return accepted
+
+    async def _durable(self, topic: str, value: bytes, key: str) -> None:
+        """Send a message and return once it can't be lost; raises `ApiError` (503)."""
+        try:
+            async with asyncio.timeout(self.bounds.accept_seconds):
+                await self.producer.send(topic, value, key=key)
+        except (KafkaError, TimeoutError) as error:
+            raise unavailable("The request could not be made durable, try again.") from error
+
+    def _stamp(self, event_id: str, response_id: str) -> Stamp:
+        return Stamp(
+            event_id=event_id,
+            source="/intake",
+            subject=response_id,
+            time=self.clock.now(),
+            traceparent=current_traceparent(),
+        )
 
     def _close(self, follower: Follower) -> None:
         self.hub.remove(follower)
@@ -192,11 +208,8 @@ class Responses:
             )
         return history
 
-    async def _encode(
-        self, command: RunResponseV1, body: bytes, history: bytes | None, now: datetime
-    ) -> bytes:
+    async def _encode(self, command: RunResponseV1, body: bytes, history: bytes | None) -> bytes:
         raw = {"request": body} if history is None else {"request": body, "history": history}
-        size = sum(map(len, raw.values()))
         payload = b'{"request":%b,"history":%b}' % (body, history or b"[]")
         try:
             claim = await check_in(
@@ -206,14 +219,7 @@ class Responses:
             raise unavailable("The request could not be stored, try again.") from error
         if claim is not None:
             raw = {"payload": orjson.dumps(claim.model_dump())}
-        stamp = Stamp(
-            event_id=command.response_id,
-            source="/intake",
-            subject=command.response_id,
-            time=now,
-            traceparent=current_traceparent(),
-        )
-        assert claim is not None or size < len(payload)
+        stamp = self._stamp(command.response_id, command.response_id)
         return encode(command, stamp, raw=raw)
 
     def queued(self, accepted: Accepted, body: bytes) -> dict[str, Any]:
@@ -240,26 +246,27 @@ class Responses:
         response["status"] = row.status
         return orjson.dumps(response)
 
+    async def cancel(self, response_id: str, key: ApiKey) -> bytes:
+        """Cancel a background response; return it as it is then. One that has ended stays as it is.
+
+        Raises `ApiError`: 400 for a response that is not in the background, 404, 503.
+        """
+        row = await self.find(response_id, key)
+        if not row.background:
+            raise invalid("Cannot cancel a synchronous response.", param=None)
+        if row.response is None:
+            order = CancelResponseV1(response_id=response_id, principal=_owner(key))
+            stamp = self._stamp(new_id("evt"), response_id)
+            await self._durable(RESPONSES_CONTROL.name, encode(order, stamp), response_id)
+            await self.store.cancelled(response_id)
+        return await self.retrieve(response_id, key)
+
     async def delete(self, response_id: str, key: ApiKey) -> dict[str, Any]:
         """Delete a response everywhere; raises `ApiError` (404, or 503 when Kafka is away)."""
-        row = await self.find(response_id, key)
-        fact = ResponseDeletedV1(
-            response_id=row.response_id,
-            principal=Principal(project=key.project, key_id=key.key_id, user=key.user),
-        )
-        stamp = Stamp(
-            event_id=f"{response_id}:deleted",
-            source="/intake",
-            subject=response_id,
-            time=self.clock.now(),
-        )
-        try:
-            async with asyncio.timeout(self.bounds.accept_seconds):
-                await self.producer.send(
-                    RESPONSES_LIFECYCLE.name, encode(fact, stamp), key=response_id
-                )
-        except (KafkaError, TimeoutError) as error:
-            raise unavailable("The deletion could not be made durable, try again.") from error
+        await self.find(response_id, key)
+        fact = ResponseDeletedV1(response_id=response_id, principal=_owner(key))
+        stamp = self._stamp(f"{response_id}:deleted", response_id)
+        await self._durable(RESPONSES_LIFECYCLE.name, encode(fact, stamp), response_id)
         # The fact reaches every reader; here it takes effect before the caller can look.
         await self.store.deleted([(response_id, key.project, key.key_id)])
         return {"id": response_id, "object": "response", "deleted": True}
@@ -274,6 +281,10 @@ def _parse(body: bytes) -> object:
             param=None,
             code="invalid_json",
         ) from error
+
+
+def _owner(key: ApiKey) -> Principal:
+    return Principal(project=key.project, key_id=key.key_id, user=key.user)
 
 
 def _principal(request: CreateResponse, key: ApiKey) -> Principal:

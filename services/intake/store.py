@@ -97,6 +97,11 @@ _FINISHED = text("""
         status = excluded.status, finished_at = excluded.finished_at,
         last_sequence_number = excluded.last_sequence_number, response = excluded.response
     WHERE known.deleted_at IS NULL AND known.response IS NULL
+        AND (known.status <> 'cancelled' OR excluded.status = 'cancelled')
+""")
+_CANCELLED = text("""
+    UPDATE intake.responses SET status = 'cancelled'
+    WHERE response_id = :response_id AND response IS NULL AND deleted_at IS NULL
 """)
 _STARTED = text("""
     UPDATE intake.responses SET status = 'in_progress'
@@ -127,7 +132,7 @@ class ResponseStore:
             await connection.execute(_ACCEPTED, _columns(list(unique.values())))
 
     async def finished(self, rows: Sequence[FinishedRow]) -> None:
-        """Store terminal states; the first one stays whatever comes later."""
+        """Store terminal states; the first one, or a cancellation, stays whatever comes later."""
         unique = {row.response_id: row for row in reversed(rows)}
         async with self._engine.begin() as connection:
             await connection.execute(_FINISHED, _columns(list(unique.values())))
@@ -136,6 +141,11 @@ class ResponseStore:
         """Note that queued responses are being worked on."""
         async with self._engine.begin() as connection:
             await connection.execute(_STARTED, {"ids": list(response_ids)})
+
+    async def cancelled(self, response_id: str) -> None:
+        """Let an unfinished response be cancelled, whatever its worker still states. Idempotent."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_CANCELLED, {"response_id": response_id})
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
         """Forget the content of (response id, project, key id) for ever; a mark stays."""

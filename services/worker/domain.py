@@ -44,6 +44,7 @@ class Job:
     attempt: int
     request: dict[str, Any]
     history: list[Item]
+    cancelled: bool = False
 
     @property
     def response_id(self) -> str:
@@ -126,6 +127,12 @@ def fail(
     response["output"] = output
     response["completed_at"] = None
     response.setdefault("created_at", int(finished_at.timestamp()))
+    return response
+
+
+def cancel(response: Response) -> Response:
+    """Turn a Response without output into a cancelled one; in place."""
+    response.update(status="cancelled", error=None, completed_at=None)
     return response
 
 

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 
 from services.kit.tasks import TaskSet
-from services.worker.store import CommandPlace, LeaseStore
+from services.worker.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 0.02
@@ -54,10 +54,10 @@ class LeaseKeeper:
         if self._held:
             await self._store.release(list(self._held.items()))
 
-    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, int]:
-        """Claim a batch of commands; return the attempt of each response this worker shall run."""
+    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, Claim]:
+        """Claim a batch of commands; return the claim to each response this worker shall run."""
         claimed = await self._store.claim(commands)
-        self._held.update(claimed)
+        self._held.update({taken: claim.attempt for taken, claim in claimed.items()})
         return claimed
 
     def finish(self, response_id: str, attempt: int) -> None:

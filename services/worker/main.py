@@ -21,16 +21,17 @@ from services.kit.ids import new_id
 from services.kit.producer import Producer
 from services.kit.runtime import Part, Runtime, run_service
 from services.kit.settings import secret_variable
+from services.worker.attempts import Attempts, Limits
 from services.worker.clients import KafkaFacts, ProviderConnection, WorkerTools
 from services.worker.leases import LeaseKeeper, Sweeper
 from services.worker.outbox import Outbox
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
 from services.worker.recovery import delivered
-from services.worker.service import Limits, ResponseRunner
+from services.worker.service import ResponseRunner
 from services.worker.settings import WorkerSettings
 from services.worker.store import LeaseStore
-from services.worker.subscribers import Bounds, CommandIntake
+from services.worker.subscribers import Bounds, CommandIntake, Control
 from services.worker.sweeps import Republisher
 from services.worker.tools.mcp import McpCaller, McpCatalog
 
@@ -75,19 +76,23 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         partition=zlib.crc32(name.encode()) % 8 if partition is None else partition,
         timeout_seconds=settings.tool_timeout_seconds,
     )
-    runner = ResponseRunner(
+    attempts = Attempts(
         upstreams=lambda model: [connections[p.name] for p in providers.serving(model)],
         tools=WorkerTools(catalog, caller),
-        facts=KafkaFacts(producer, blobs, clock),
         clock=clock,
         new_id=new_id,
+        limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
+    )
+    runner = ResponseRunner(
+        attempts=attempts,
+        facts=KafkaFacts(producer, blobs, clock),
+        clock=clock,
         read_back=lambda job: delivered(
             settings.kafka_bootstrap,
             blobs,
             response_id=job.response_id,
             partition=job.command.events_partition,
         ),
-        limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
     )
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds)
     commands = CommandIntake(
@@ -126,8 +131,11 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     republisher = Republisher(producer, bootstrap=settings.kafka_bootstrap, client_id=name)
     sweeper = Sweeper(store, republisher.republish, every_seconds=settings.sweep_seconds)
     results = caller.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
+    control = Control(
+        store, runner.stop, bootstrap=settings.kafka_bootstrap, dead_letters=dead_letters
+    )
     clients = [connection.client for connection in connections.values()]
-    parts: list[Part] = [producer, *clients, outbox, catalog, results, keeper, commands]
+    parts: list[Part] = [producer, *clients, outbox, catalog, results, keeper, commands, control]
     for part in (*parts, consumers, sweeper, server):
         runtime.add(part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -20,7 +21,7 @@ class WorkerSettings(ServiceSettings):
     upstream_base_url: str | None = shared(None)
     upstream_dialect: Dialect = shared("responses")
     upstream_api_key: SecretStr = shared(SecretStr(""))
-    name: str = Field("worker-0", min_length=1, max_length=200)
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     max_responses: int = Field(2_000, ge=1)
     batch_records: int = Field(100, ge=1, le=1_000)
     lease_seconds: float = Field(10.0, gt=1)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Integer,
     Table,
     Text,
     bindparam,
+    false,
     func,
     text,
 )
@@ -30,8 +32,9 @@ LEASES = Table(
     Column("state", Text, nullable=False, comment="running, abandoned or finished"),
     Column("owner", Text, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
-    Column("command_partition", Integer, nullable=False),
-    Column("command_offset", BigInteger, nullable=False),
+    Column("command_partition", Integer, comment="null until the command was read"),
+    Column("command_offset", BigInteger),
+    Column("cancelled", Boolean, nullable=False, server_default=false()),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
@@ -43,6 +46,14 @@ class CommandPlace:
     response_id: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A response this worker shall run, or end at once when it was `cancelled` meanwhile."""
+
+    attempt: int
+    cancelled: bool
 
 
 # All times are the database's: workers' clocks may differ or jump.
@@ -58,7 +69,12 @@ _CLAIM = text("""
         expires_at = excluded.expires_at, command_partition = excluded.command_partition,
         command_offset = excluded.command_offset
     WHERE held.state = 'abandoned' OR (held.state = 'running' AND held.expires_at < now())
-    RETURNING response_id, attempt
+    RETURNING response_id, attempt, cancelled
+""")
+_CANCEL = text("""
+    INSERT INTO worker.leases AS held (response_id, attempt, state, owner, expires_at, cancelled)
+    VALUES (:response_id, 0, 'abandoned', '', 'infinity', true)
+    ON CONFLICT (response_id) DO UPDATE SET cancelled = true WHERE held.state <> 'finished'
 """)
 _RENEW = text("""
     UPDATE worker.leases AS held SET expires_at = now() + make_interval(secs => :seconds)
@@ -103,8 +119,8 @@ class LeaseStore:
         self._owner = owner
         self._seconds = seconds
 
-    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, int]:
-        """Take the responses nobody runs; return the attempt number of each one taken.
+    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, Claim]:
+        """Take the responses nobody runs; return the claim to each one taken.
 
         What another worker holds, and what is finished, is not in the answer.
         """
@@ -120,7 +136,12 @@ class LeaseStore:
                     "offsets": [command.offset for command in unique],
                 },
             )
-            return {row.response_id: row.attempt for row in rows}
+            return {row.response_id: Claim(row.attempt, row.cancelled) for row in rows}
+
+    async def cancel(self, response_id: str) -> None:
+        """Mark a response as cancelled for whoever runs it, now or later. Idempotent."""
+        async with self._engine.begin() as connection:
+            await connection.execute(_CANCEL, {"response_id": response_id})
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Extend the leases of (response id, attempt); return the ids that are still ours."""

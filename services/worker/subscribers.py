@@ -11,17 +11,25 @@ import orjson
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 
-from contracts.responses import RunResponseV1
+from contracts.responses import CancelResponseV1, RunResponseV1
+from contracts.topics import RESPONSES_CONTROL
 from services.kit.blobs import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
+from services.kit.codec import decode
 from services.kit.consumer import Received
+from services.kit.deadletters import DeadLetters, Record
+from services.kit.retry import Backoff, retry
+from services.kit.tail import Tail
 from services.kit.tasks import TaskSet
 from services.worker.domain import Job
 from services.worker.leases import LeaseKeeper
 from services.worker.outbox import Outbox, OutStream
-from services.worker.store import CommandPlace
+from services.worker.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
+
+_OUTAGE = (DBAPIError, OSError, TimeoutError)
+_CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0)
 
 Run = Callable[[Job, OutStream], Awaitable[None]]
 
@@ -78,9 +86,9 @@ class CommandIntake:
                 for response_id, (_, received) in commands.items()
             ]
         )
-        for response_id, attempt in claimed.items():
+        for response_id, claim in claimed.items():
             task = self._tasks.spawn(
-                self._work(commands[response_id][0], attempt), name=f"run {response_id}"
+                self._work(commands[response_id][0], claim), name=f"run {response_id}"
             )
             self._open[response_id] = task
         self._note_room()
@@ -98,10 +106,10 @@ class CommandIntake:
         else:
             self._room.clear()
 
-    async def _work(self, command: RunResponseV1, attempt: int) -> None:
-        response_id = command.response_id
+    async def _work(self, command: RunResponseV1, claim: Claim) -> None:
+        response_id, attempt = command.response_id, claim.attempt
         try:
-            job = await self._job(command, attempt)
+            job = await self._job(command, claim)
             out = self._outbox.open(
                 response_id, attempt=attempt, partition=command.events_partition
             )
@@ -117,8 +125,59 @@ class CommandIntake:
                 del self._open[response_id]
             self._note_room()
 
-    async def _job(self, command: RunResponseV1, attempt: int) -> Job:
-        if command.payload is None:
-            return Job(command, attempt, command.request or {}, command.history)
-        stored = orjson.loads(await check_out(self._blobs, command.payload))
-        return Job(command, attempt, stored["request"], stored["history"])
+    async def _job(self, command: RunResponseV1, claim: Claim) -> Job:
+        request, history = command.request or {}, command.history
+        if command.payload is not None:
+            stored = orjson.loads(await check_out(self._blobs, command.payload))
+            request, history = stored["request"], stored["history"]
+        return Job(command, claim.attempt, request, history, claim.cancelled)
+
+
+class Control:
+    """Hears the orders about responses under way and passes them to whoever runs them.
+
+    `stop` ends a response that runs here. The mark in the lease reaches those that run nowhere yet;
+    it is written by every worker, since nobody else knows which of them will be alive.
+    """
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        stop: Callable[[str], None],
+        *,
+        bootstrap: str,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._store = store
+        self._stop_run = stop
+        self._tasks = TaskSet()
+        self._tail = Tail(
+            bootstrap,
+            topic=RESPONSES_CONTROL.name,
+            partitions=[0],
+            on_record=self._on_record,
+            dead_letters=dead_letters,
+        )
+
+    async def start(self) -> None:
+        """Listen from now on."""
+        await self._tail.start()
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._tail.stop()
+        await self._tasks.stop()
+
+    def _on_record(self, record: Record) -> None:
+        order = decode(record.value or b"").data
+        if isinstance(order, CancelResponseV1):
+            self._tasks.spawn(self._cancel(order.response_id), name="cancel")
+
+    async def _cancel(self, response_id: str) -> None:
+        try:
+            await retry(
+                lambda: self._store.cancel(response_id), on=_OUTAGE, backoff=_CANCEL_BACKOFF
+            )
+        except _OUTAGE as error:
+            logger.warning("the cancelling of %s could not be noted: %r", response_id, error)
+        self._stop_run(response_id)

@@ -50,6 +50,6 @@ class Republisher:
         await self._producer.send(
             RESPONSES_COMMANDS.name,
             record.value,
-            key=record.key.decode() if record.key is not None else None,
+            key=record.key,
             headers=record.headers,
         )

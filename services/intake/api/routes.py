@@ -1,4 +1,4 @@
-"""The routes beside create: retrieve, resume, delete, models and keys."""
+"""The routes beside create: retrieve, resume, cancel, delete, models and keys."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class Routes:
         return [
             Route(one, self.retrieve, methods=["GET"]),
             Route(one, self.delete, methods=["DELETE"]),
+            Route(one + "/cancel", self.cancel, methods=["POST"]),
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/v1/models/{model:path}", self.model, methods=["GET"]),
             Route("/v1/keys", self.list_keys, methods=["GET"]),
@@ -93,6 +94,11 @@ class Routes:
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST /v1/responses/{id}/cancel`."""
+        key = self._caller(request)
+        return _json(await self._responses.cancel(request.path_params["response_id"], key))
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`."""

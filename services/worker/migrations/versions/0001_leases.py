@@ -21,8 +21,9 @@ def upgrade() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("expires_at", sa.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("command_partition", sa.Integer, nullable=False),
-        sa.Column("command_offset", sa.BigInteger, nullable=False),
+        sa.Column("command_partition", sa.Integer),
+        sa.Column("command_offset", sa.BigInteger),
+        sa.Column("cancelled", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column(
             "created_at",
             sa.TIMESTAMP(timezone=True),

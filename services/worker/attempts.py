@@ -1,0 +1,235 @@
+"""Attempts at providers: which one, piped or composed, how often again, and when not any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import orjson
+
+from contracts.providers import ProviderConfig
+from contracts.tools import ToolResultV1
+from services.kit.clock import Clock
+from services.kit.retry import Backoff
+from services.worker import sse
+from services.worker.composer import Composer, EventWriter
+from services.worker.domain import Event, Job, fail, terminal_status
+from services.worker.errors import RequestRefusedError, UpstreamError
+from services.worker.outbox import OutStream
+from services.worker.outcome import Outcome, estimate_usage, refused
+from services.worker.passthrough import Passthrough
+from services.worker.providers.client import UpstreamClient
+from services.worker.providers.turns import Turns
+from services.worker.tools.mcp import McpCall
+from services.worker.tools.plan import ToolPlan
+
+_RETRY = Backoff(attempts=10, first_seconds=0.2, longest_seconds=5.0)
+_LONGEST_RETRY_AFTER_SECONDS = 20.0
+
+
+class Upstream(Protocol):
+    """A provider as a run uses it."""
+
+    @property
+    def config(self) -> ProviderConfig:
+        """Its settings."""
+        ...
+
+    @property
+    def client(self) -> UpstreamClient:
+        """Its HTTP client, for what goes through as bytes."""
+        ...
+
+    @property
+    def turns(self) -> Turns:
+        """Its model turns, for what is composed here."""
+        ...
+
+
+class Tools(Protocol):
+    """The tools that run outside of the provider."""
+
+    def plan(self, job: Job, provider: ProviderConfig) -> ToolPlan:
+        """Sort the request's tools; raises `RequestRefusedError`."""
+        ...
+
+    async def call(self, job: Job, call: McpCall) -> ToolResultV1:
+        """Run one call; every failure is a result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one run."""
+
+    max_turns: int
+    max_event_bytes: int
+
+
+@dataclass
+class Attempts:
+    """Gets a job answered by one of its model's providers; holds no state between jobs."""
+
+    upstreams: Callable[[str], Sequence[Upstream]]
+    tools: Tools
+    clock: Clock
+    new_id: Callable[[str], str]
+    limits: Limits
+
+    def first_provider(self, job: Job) -> str:
+        """Return the name of the provider that is asked first, `none` when there is none."""
+        upstreams = self.upstreams(job.command.model)
+        return upstreams[0].config.name if upstreams else "none"
+
+    async def run(self, job: Job, out: OutStream, skip_through: int) -> Outcome:
+        """Try the model's providers in order, each as often as it may, until output went out."""
+        outcome: Outcome | None = None
+        for upstream in self.upstreams(job.command.model):
+            for failures in range(1, upstream.config.retries + 2):
+                outcome = await self._attempt(job, out, upstream, skip_through)
+                error = outcome.error
+                if error is None or outcome.delivered or isinstance(error, RequestRefusedError):
+                    return outcome
+                skip_through = max(skip_through, outcome.written_through)
+                if not error.retryable:
+                    break
+                if failures <= upstream.config.retries:
+                    await asyncio.sleep(_pause(error, failures))
+        if outcome is None:
+            error = RequestRefusedError(
+                f"The model {job.command.model!r} does not exist.",
+                param="model",
+                code="model_not_found",
+            )
+            return refused(
+                job, error, "none", EventWriter(None, skip_through=skip_through), self.clock.now()
+            )
+        return outcome
+
+    async def _attempt(
+        self, job: Job, out: OutStream, upstream: Upstream, skip_through: int
+    ) -> Outcome:
+        config = upstream.config
+        silent = EventWriter(None, skip_through=skip_through)
+        try:
+            plan = self.tools.plan(job, config)
+        except RequestRefusedError as error:
+            return refused(job, error, config.name, silent, self.clock.now())
+        if config.dialect == "responses" and not plan.runs_here:
+            if job.command.stream:
+                return await self._pipe(job, out, upstream, skip_through)
+            return await self._forward(job, upstream)
+        return await self._compose(job, out, upstream, plan, skip_through)
+
+    async def _forward(self, job: Job, upstream: Upstream) -> Outcome:
+        """Serve a JSON client from a Responses-native provider."""
+        config = upstream.config
+        body = orjson.dumps(
+            job.upstream_request(model=config.upstream_name(job.command.model), stream=False)
+        )
+        try:
+            response = await upstream.client.read_json("/responses", body)
+            if terminal_status(response) is None:
+                raise UpstreamError("the provider's answer is no finished Response")
+        except UpstreamError as error:
+            return refused(job, error, config.name, EventWriter(None), self.clock.now())
+        return Outcome(job.adopt(response), config.name)
+
+    async def _pipe(
+        self, job: Job, out: OutStream, upstream: Upstream, skip_through: int
+    ) -> Outcome:
+        """Serve a stream from a Responses-native provider, byte for byte."""
+        config = upstream.config
+        body = orjson.dumps(
+            job.upstream_request(model=config.upstream_name(job.command.model), stream=True)
+        )
+        pipe = Passthrough(
+            job, out, max_event_bytes=self.limits.max_event_bytes, skip_through=skip_through
+        )
+        try:
+            await pipe.run(upstream.client, body)
+        except UpstreamError as error:
+            return self._broken_pipe(job, pipe, error, config.name)
+        terminal = pipe.terminal
+        assert terminal is not None
+        return Outcome(
+            terminal["response"],
+            config.name,
+            frame=sse.encode(terminal),
+            last_sequence_number=terminal["sequence_number"],
+        )
+
+    def _broken_pipe(
+        self, job: Job, pipe: Passthrough, error: UpstreamError, provider: str
+    ) -> Outcome:
+        if not pipe.wrote:
+            silent = EventWriter(None, skip_through=pipe.skip_through)
+            return refused(job, error, provider, silent, self.clock.now())
+        built = pipe.partial()
+        response = fail(
+            pipe.skeleton or job.skeleton(created_at=self._now()),
+            error=error.response_error(),
+            output=built.items,
+            finished_at=self.clock.now(),
+        )
+        response["usage"] = estimate_usage(job, built.items)
+        return Outcome(
+            response,
+            provider,
+            error=error,
+            last_sequence_number=built.last_sequence_number + 1,
+            estimated_usage=True,
+            delivered=True,
+        )
+
+    async def _compose(
+        self,
+        job: Job,
+        out: OutStream,
+        upstream: Upstream,
+        plan: ToolPlan,
+        skip_through: int,
+    ) -> Outcome:
+        """Serve from turns of either dialect, with the tools that run here in between."""
+        config = upstream.config
+        write = out.write if job.command.stream else None
+        writer = EventWriter(write, skip_through=skip_through)
+        response = job.skeleton(created_at=self._now())
+        composer = Composer(
+            job=job,
+            provider=config,
+            turns=upstream.turns,
+            plan=plan,
+            writer=writer,
+            call_tool=partial(self.tools.call, job),
+            new_id=self.new_id,
+            max_turns=self.limits.max_turns,
+        )
+        for kind in ("response.created", "response.in_progress"):
+            writer.emit({"type": kind, "response": response})
+        try:
+            response = await composer.run(response)
+        except UpstreamError as error:
+            return refused(job, error, config.name, writer, self.clock.now())
+        response["completed_at"] = self._now() if response["status"] == "completed" else None
+        event: Event = {"type": f"response.{response['status']}", "response": response}
+        frame = writer.close(event)
+        return Outcome(
+            response,
+            config.name,
+            frame=frame,
+            last_sequence_number=writer.last_sequence_number,
+        )
+
+    def _now(self) -> int:
+        return int(self.clock.now().timestamp())
+
+
+def _pause(error: UpstreamError, failures: int) -> float:
+    pause = _RETRY.pause(failures)
+    if error.retry_after_seconds is not None:
+        pause = max(pause, min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS))
+    return pause

@@ -1,0 +1,107 @@
+"""How a response ended, and what a failed or cancelled one looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from services.worker import sse
+from services.worker.composer import EventWriter
+from services.worker.domain import Item, Job, Response, cancel, fail
+from services.worker.errors import UpstreamError
+
+INTERRUPTED = {
+    "code": "server_error",
+    "message": "The response was interrupted after part of it had been delivered.",
+}
+# The API has no event for a cancelled response: its stream ends with a comment.
+CANCELLED_FRAME = b": cancelled\n\n"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a response ended: its object and, for a stream, the bytes the client gets last.
+
+    `delivered` says that the client has seen output, so that nothing may be tried again;
+    `written_through` is the last sequence number it has seen. `on_log` says that even the last
+    bytes were sent by an earlier attempt.
+    """
+
+    response: Response
+    provider: str
+    frame: bytes | None = None
+    error: UpstreamError | None = None
+    last_sequence_number: int | None = None
+    written_through: int = -1
+    estimated_usage: bool = False
+    delivered: bool = False
+    on_log: bool = False
+
+
+def failed_response(job: Job, error: dict[str, str], output: list[Item], now: datetime) -> Response:
+    """Return a failed Response with its partial output and, if there is any, estimated usage."""
+    response = job.skeleton(created_at=int(now.timestamp()))
+    fail(response, error=error, output=output, finished_at=now)
+    if output:
+        response["usage"] = estimate_usage(job, output)
+    return response
+
+
+def cancelled(job: Job, provider: str, now: datetime) -> Outcome:
+    """Return the outcome of a response that its owner stopped."""
+    response = cancel(job.skeleton(created_at=int(now.timestamp())))
+    return Outcome(response, provider, frame=CANCELLED_FRAME)
+
+
+def refused(
+    job: Job, error: UpstreamError, provider: str, writer: EventWriter, now: datetime
+) -> Outcome:
+    """Return the outcome of a failure, with what was said before it."""
+    items = writer.built.items
+    written_through = writer.last_sequence_number
+    response = failed_response(job, error.response_error(), items, now)
+    opening = b""
+    if written_through < 0:
+        begun = {**response, "status": "in_progress", "error": None}
+        opening = writer.close({"type": "response.created", "response": begun})
+    closing = writer.close({"type": "response.failed", "response": response})
+    return Outcome(
+        response,
+        provider,
+        frame=opening + closing,
+        error=error,
+        last_sequence_number=writer.last_sequence_number,
+        written_through=written_through,
+        estimated_usage=bool(items),
+        delivered=writer.built.delivered,
+    )
+
+
+def last_frame(outcome: Outcome) -> bytes:
+    """Return the event that ends a stream."""
+    if outcome.frame is not None:
+        return outcome.frame
+    return sse.encode(
+        {
+            "type": f"response.{outcome.response['status']}",
+            "sequence_number": outcome.last_sequence_number,
+            "response": outcome.response,
+        }
+    )
+
+
+def estimate_usage(job: Job, output: list[Item]) -> dict[str, Any]:
+    """Estimate the usage of a response that broke: four bytes of text count as a token."""
+    written = len(orjson.dumps(output)) if output else 0
+    read = len(orjson.dumps(job.input_items()))
+    tokens_in, tokens_out = read // 4, written // 4
+    return {
+        "input_tokens": tokens_in,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": tokens_out,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": tokens_in + tokens_out,
+    }
