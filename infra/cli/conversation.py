@@ -18,7 +18,7 @@ QUESTIONS = (
     "What is the capital of France?",
     "Which river flows through that city?",
 )
-MAX_OUTPUT_TOKENS = 300
+MAX_OUTPUT_TOKENS = 1000
 COST_TIMEOUT_S = 20.0
 COST_POLL_S = 0.25
 
