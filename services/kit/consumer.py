@@ -15,16 +15,21 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from contracts.event import Envelope
 from contracts.topics import MAX_MESSAGE_BYTES
 from services.kit.codec import decode
+from services.kit.database import refuses_values
 from services.kit.deadletters import DeadLetters, Record, RefusalError
 from services.kit.retry import Backoff, retry
 
 logger = logging.getLogger(__name__)
 MAX_POLL_INTERVAL_MS = 3_600_000
+OUTAGES = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
+"""What a part that is away for a while makes of our calls."""
 _WAIT_MS = 1_000
+_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,9 @@ class Subscription:
     `handle` gets up to `max_records` messages, in order within each partition; it must be
     idempotent, since a crash between it and the commit repeats the batch. `types` are the message
     types it wants, others are skipped. `transient` errors are retried with `backoff` and end the
-    process when it is used up, so that nothing is skipped; a `RefusalError` sends a message to the
-    dead letters at once, any other error after as many attempts.
+    process when it is used up, so that nothing is skipped; a `RefusalError`, or a database that
+    refuses the values of a message, sends it to the dead letters at once, any other error after
+    `bug_attempts`.
     """
 
     topics: tuple[str, ...]
@@ -56,7 +62,7 @@ class Subscription:
     handle: Handler
     types: frozenset[str]
     max_records: int = 500
-    transient: tuple[type[BaseException], ...] = (OSError, TimeoutError, KafkaError, DBAPIError)
+    transient: tuple[type[BaseException], ...] = OUTAGES
     backoff: Backoff = field(default_factory=lambda: Backoff(attempts=40, longest_seconds=2.0))
     bug_attempts: int = 3
 
@@ -102,10 +108,14 @@ class Consumers:
             logger=None,
             allow_auto_create_topics=False,
             consumer_only=True,
+            # A handler that waits longer, as for room, is cancelled: its batch is not committed.
+            graceful_timeout=_STOP_SECONDS,
         )
         self._dead_letters = dead_letters
         self._on_fatal = on_fatal
         self._subscribers: list[Any] = []
+        self._failed = False
+        self._stopping = asyncio.Event()
 
     def subscribe(self, subscription: Subscription) -> None:
         """Register a consumer; call before `start`."""
@@ -127,12 +137,16 @@ class Consumers:
         batches = _Batches(subscription, self._dead_letters)
 
         async def consume(records: Any) -> None:
+            if self._failed:
+                return
             try:
                 await batches.handle(records)
             except Exception as error:
                 # Going on would commit past what was not handled: stop here until the restart.
+                self._failed = True
                 self._on_fatal(error)
-                await asyncio.Event().wait()
+                await self._stopping.wait()
+                return
             await _commit(subscriber.consumer)
 
         subscriber(consume)
@@ -143,7 +157,8 @@ class Consumers:
         await self._broker.start()
 
     async def stop(self) -> None:
-        """Finish the batches at hand, commit them, leave the groups."""
+        """Finish the batches at hand within 5 s, commit them, leave the groups."""
+        self._stopping.set()
         await self._broker.stop()
 
     def lag(self) -> int | None:
@@ -193,10 +208,18 @@ class _Batches:
 
     async def _handle_patiently(self, batch: list[Received]) -> None:
         await retry(
-            lambda: self._subscription.handle(batch),
+            lambda: self._handle(batch),
             on=self._subscription.transient,
             backoff=self._subscription.backoff,
         )
+
+    async def _handle(self, batch: list[Received]) -> None:
+        try:
+            await self._subscription.handle(batch)
+        except DBAPIError as error:
+            if refuses_values(error):
+                raise RefusalError(f"the database refuses a value: {error.orig}") from error
+            raise
 
     async def _handle_alone(self, record: Record, received: Received) -> None:
         attempts = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from services.kit.codec import dumps
 
 _STATEMENT_TIMEOUT_MS = 30_000
 _CONNECT_TIMEOUT_SECONDS = 5
+_DATA_EXCEPTION, _INTEGRITY_VIOLATION = "22", "23"
 _NAMING = {
     "ix": "%(table_name)s_%(column_0_name)s_idx",
     "uq": "%(table_name)s_%(column_0_name)s_key",
@@ -42,6 +44,15 @@ def create_engine(database_url: str, *, pool_size: int, name: str) -> AsyncEngin
             "server_settings": {"application_name": f"antiphon-{name}", "jit": "off"},
         },
     )
+
+
+def refuses_values(error: DBAPIError) -> bool:
+    """Whether the same statement with the same values will fail for ever, as text with a NUL does.
+
+    Everything else, from a lost connection to a table that is not migrated yet, may heal.
+    """
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return state[:2] in (_DATA_EXCEPTION, _INTEGRITY_VIOLATION)
 
 
 async def ping(engine: AsyncEngine) -> bool:

@@ -50,16 +50,17 @@ class DeadLetters:
         trace = "".join(traceback.format_exception(error))
         headers = [
             *record.headers,
-            ("antiphon-dlq-reason", reason.encode()[:_MAX_HEADER_BYTES]),
-            ("antiphon-dlq-stack", trace.encode()[-_MAX_HEADER_BYTES:]),
+            ("antiphon-dlq-reason", reason.encode(errors="replace")[:_MAX_HEADER_BYTES]),
+            ("antiphon-dlq-stack", trace.encode(errors="replace")[-_MAX_HEADER_BYTES:]),
             ("antiphon-dlq-service", self._service.encode()),
             ("antiphon-dlq-topic", record.topic.encode()),
             ("antiphon-dlq-partition", str(record.partition).encode()),
             ("antiphon-dlq-offset", str(record.offset).encode()),
             ("antiphon-dlq-attempts", str(attempts).encode()),
         ]
-        key = record.key.decode(errors="replace") if record.key is not None else None
-        await self._producer.send(f"{record.topic}.dlq", record.value, key=key, headers=headers)
+        await self._producer.send(
+            f"{record.topic}.dlq", record.value, key=record.key, headers=headers
+        )
         self._count.add(1, {"topic": record.topic, "service": self._service})
         logger.error(
             "dead letter from %s[%d]@%d: %s", record.topic, record.partition, record.offset, reason

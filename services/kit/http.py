@@ -120,13 +120,18 @@ class HttpServer:
         return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
-        """Bind and serve; raises `OSError` when the port is taken."""
+        """Bind and serve; raises `OSError` that names the address when the port is taken."""
         family = socket.AF_INET6 if ":" in self._config.host else socket.AF_INET
         bound = socket.socket(family)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((self._config.host, self._config.port))
-        # From here on clients can connect: they wait for uvicorn, which needs a moment to start.
-        bound.listen(self._config.backlog)
+        try:
+            bound.bind((self._config.host, self._config.port))
+            # From here on clients can connect: they wait for uvicorn, which needs a moment.
+            bound.listen(self._config.backlog)
+        except OSError as error:
+            bound.close()
+            address = f"{self._config.host}:{self._config.port}"
+            raise OSError(error.errno, f"can't listen on {address}: {error.strerror}") from error
         self._socket = bound
         self._task = asyncio.create_task(self._server.serve([bound]), name="http")
 

@@ -51,7 +51,7 @@ class Producer:
         topic: str,
         value: bytes | None,
         *,
-        key: str | None = None,
+        key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
     ) -> None:
@@ -66,7 +66,7 @@ class Producer:
         topic: str,
         value: bytes | None,
         *,
-        key: str | None = None,
+        key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
     ) -> asyncio.Future[Any]:
@@ -76,7 +76,7 @@ class Producer:
         future: asyncio.Future[Any] = await self._kafka.send(
             topic,
             value=value,
-            key=key.encode() if key is not None else None,
+            key=key.encode() if isinstance(key, str) else key,
             partition=partition,
             headers=list(headers),
         )

@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 
 import uvloop
 
+from contracts.providers import ProvidersFileError
+from services.kit.consumer import OUTAGES
 from services.kit.logging import configure_logging
 from services.kit.settings import ServiceSettings
 from services.kit.telemetry import configure_telemetry
@@ -55,20 +57,35 @@ class Runtime:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
-        started: list[Part] = []
+        touched: list[Part] = []
+        starting = asyncio.create_task(self._start(touched, on_ready), name="start")
         try:
-            for part in self._parts:
-                await part.start()
-                started.append(part)
-                if self._ended.is_set():
-                    break
-            else:
-                on_ready()
             await self._ended.wait()
         finally:
-            for part in reversed(started):
+            starting.cancel()
+            await asyncio.wait([starting])
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            for part in reversed(touched):
                 await self._stop(part)
         return 1 if self._fatal else 0
+
+    async def _start(self, touched: list[Part], on_ready: Callable[[], None]) -> None:
+        """Start the parts; one that fails is in `touched` too, since it may hold something."""
+        for part in self._parts:
+            touched.append(part)
+            try:
+                await part.start()
+            except OUTAGES as error:
+                # What others can cause is told in a sentence; a bug shows where it is.
+                logger.critical("%s can't start: %s", type(part).__name__, error)
+                self._fatal = error
+                self._ended.set()
+                return
+            except Exception as error:
+                self.fail(error)
+                return
+        on_ready()
 
     async def _stop(self, part: Part) -> None:
         try:
@@ -99,7 +116,11 @@ def run_service(
 
     async def run() -> int:
         runtime = Runtime(stop_seconds=settings.shutdown_seconds)
-        await compose(settings, runtime)
+        try:
+            await compose(settings, runtime)
+        except ProvidersFileError as error:
+            logger.critical("the providers can't be used: %s", error)
+            return 2
         return await runtime.run(on_ready=lambda: logger.info("%s is ready", name))
 
     sys.exit(uvloop.run(run()))

@@ -49,7 +49,7 @@ class ServiceSettings(BaseSettings):
     blob_dir: Path = shared(Path(".antiphon/data/blobs"))
     antiphon_internal_token: SecretStr = shared(SecretStr(""))
     otel_exporter_otlp_endpoint: str | None = shared(None)
-    log_level: str = shared("INFO")
+    log_level: str = shared("INFO", pattern="(?i)^(debug|info|warning|error|critical)$")
     log_format: str = shared("json", pattern="^(json|console)$")
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
@@ -74,11 +74,16 @@ class ServiceSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            prefix = str(cls.model_config.get("env_prefix", ""))
             for mistake in error.errors():
-                name = prefix + "_".join(str(part) for part in mistake["loc"]).upper()
+                name = cls._variable("_".join(str(part) for part in mistake["loc"]))
                 sys.stderr.write(f"{name}: {mistake['msg']} (is {mistake.get('input')!r})\n")
             raise SystemExit(2) from error
+
+    @classmethod
+    def _variable(cls, field: str) -> str:
+        """Return the variable that a field was read from."""
+        own = str(cls.model_config.get("env_prefix", "")) + field.upper()
+        return field.upper() if own not in os.environ and field.upper() in os.environ else own
 
 
 def secret_variable(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,6 +17,7 @@ from services.kit.tasks import TaskSet
 logger = logging.getLogger(__name__)
 _WAIT_MS = 1_000
 _PAUSE_AFTER_ERROR_SECONDS = 0.5
+_IDLE_POLLS = 3
 
 OnRecord = Callable[[Record], None]
 
@@ -37,7 +38,7 @@ class Tail:
     """Follows partitions of one topic from now on, or from the beginning of a compacted topic.
 
     `on_record` is called from the event loop for each record, in order, and must not block; a
-    record for which it raises `ValueError` is a dead letter. The assignment is never changed.
+    record for which it raises is a dead letter. The assignment is never changed.
     """
 
     def __init__(
@@ -92,25 +93,32 @@ class Tail:
         while True:
             try:
                 batches = await self._kafka.getmany(timeout_ms=_WAIT_MS)
+                for partition, records in batches.items():
+                    for record in records:
+                        await self._take(record)
+                    self.next_offsets[partition.partition] = records[-1].offset + 1
+                if not self.caught_up.is_set():
+                    await self._catch_up(idle=not batches)
             except KafkaError as error:
                 logger.warning("a tail could not read and tries again: %r", error)
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
-                continue
-            for partition, records in batches.items():
-                for record in records:
-                    await self._take(record)
-                self.next_offsets[partition.partition] = records[-1].offset + 1
-            if not self.caught_up.is_set():
-                # Compaction leaves gaps: the position tells the truth, not the last record.
-                for partition in self._partitions:
-                    position = await self._kafka.position(partition)
-                    self.next_offsets[partition.partition] = position
-                self._note_progress()
+
+    async def _catch_up(self, *, idle: bool) -> None:
+        # Compaction leaves gaps: the position tells the truth, not the last record. When the last
+        # records are gone no fetch moves the position: then an idle poll means the end.
+        for partition in self._partitions:
+            position = await self._kafka.position(partition)
+            if idle and self._kafka.highwater(partition) is not None:
+                position = max(position, self._ends[partition])
+            self.next_offsets[partition.partition] = position
+        self._note_progress()
 
     async def _take(self, record: Record) -> None:
         try:
             self._on_record(record)
-        except ValueError as error:
+        except Exception as error:
+            # Who joins while the dead letter is written must know how far the others have got.
+            self.next_offsets[record.partition] = record.offset + 1
             try:
                 await self._dead_letters.bury(record, error)
             except KafkaError as failure:
@@ -124,15 +132,15 @@ async def read_range(
     partition: int,
     since_ms: int,
     end_offset: int | None = None,
-) -> AsyncIterator[Sequence[Record]]:
+) -> AsyncGenerator[Sequence[Record], None]:
     """Yield the records of a partition from a time on, up to an offset or the end as it is now.
 
     `since_ms` is milliseconds since the epoch. `end_offset` is exclusive. Raises `KafkaError`.
     """
     place = TopicPartition(topic, partition)
     kafka = _consumer(bootstrap, "earliest")
-    await kafka.start()
     try:
+        await kafka.start()
         kafka.assign([place])
         end = end_offset
         if end is None:
@@ -141,10 +149,18 @@ async def read_range(
         if found is None or found.offset >= end:
             return
         kafka.seek(place, found.offset)
-        while await kafka.position(place) < end:
-            for records in (await kafka.getmany(timeout_ms=_WAIT_MS)).values():
+        idle_polls = 0
+        while await kafka.position(place) < end and idle_polls < _IDLE_POLLS:
+            batches = await kafka.getmany(timeout_ms=_WAIT_MS)
+            for records in batches.values():
                 wanted = [record for record in records if record.offset < end]
                 if wanted:
                     yield wanted
+            if batches:
+                idle_polls = 0
+            else:
+                # Either the broker is slow, or the last records are gone. It must answer this:
+                await kafka.end_offsets([place])
+                idle_polls += 1
     finally:
         await kafka.stop()

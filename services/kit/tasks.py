@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
 class TaskSet:
-    """Owns tasks until they end; `stop` cancels and awaits what is left."""
+    """Owns tasks until they end; `stop` cancels and awaits what is left.
 
-    def __init__(self) -> None:
+    `on_failure` gets an exception that leaves a task, for tasks without which a service is not one.
+    """
+
+    def __init__(self, on_failure: Callable[[BaseException], None] | None = None) -> None:
+        self._on_failure = on_failure
         self._tasks: set[asyncio.Task[Any]] = set()
         self.failed = asyncio.Event()
 
@@ -32,6 +36,8 @@ class TaskSet:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.critical("task %s failed", task.get_name(), exc_info=error)
             self.failed.set()
+            if self._on_failure is not None:
+                self._on_failure(error)
 
     async def stop(self) -> None:
         """Cancel every task and wait until all have ended."""

@@ -97,14 +97,14 @@ class Sent(Producer):
 
     def __init__(self) -> None:
         super().__init__("nowhere:0", client_id="test")
-        self.messages: list[tuple[str, str | None, bytes | None, Headers]] = []
+        self.messages: list[tuple[str, str | bytes | None, bytes | None, Headers]] = []
 
     async def send(
         self,
         topic: str,
         value: bytes | None,
         *,
-        key: str | None = None,
+        key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
     ) -> None:
@@ -130,6 +130,6 @@ async def test_dead_letters_carry_the_headers_that_are_promised_and_fit() -> Non
     error = RefusalError("it has no type " + "x" * 100_000)
     await DeadLetters(sent, service="worker").bury(record, error)
     [(topic, key, value, headers)] = sent.messages
-    assert (topic, key, value) == ("responses.commands.dlq", "resp_1", b"poison")
+    assert (topic, key, value) == ("responses.commands.dlq", b"resp_1", b"poison")
     assert {name for name, _ in headers} == {"traceparent", *DEAD_LETTER_HEADERS}
     assert sum(len(name) + len(text) for name, text in headers) < DEAD_LETTER_HEADROOM_BYTES / 2

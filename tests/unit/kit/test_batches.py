@@ -1,0 +1,173 @@
+"""What becomes of a batch: handled, retried, buried, or the end of the process."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from contracts.responses import ResponseDeletedV1
+from services.kit.consumer import Handler, Received, Subscription, _Batches
+from services.kit.deadletters import Record, RefusalError
+from services.kit.retry import Backoff
+from tests.unit.kit.records import TOPIC, Graveyard, Message, message
+
+AT_ONCE = Backoff(attempts=3, first_seconds=0.0, longest_seconds=0.0)
+
+
+class Handling:
+    """A handler that fails for some responses; `calls` are the ids of each batch."""
+
+    def __init__(self, failures: dict[str, list[BaseException]] | None = None) -> None:
+        self.calls: list[list[str]] = []
+        self._failures = failures or {}
+
+    async def __call__(self, batch: list[Received]) -> None:
+        ids = [cast("ResponseDeletedV1", one.envelope.data).response_id for one in batch]
+        self.calls.append(ids)
+        for response_id in ids:
+            if self._failures.get(response_id):
+                raise self._failures[response_id].pop(0)
+
+
+class ServerError(Exception):
+    """A driver's error with the code that PostgreSQL gave."""
+
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__(f"state {sqlstate}")
+        self.sqlstate = sqlstate
+
+
+def database_error(sqlstate: str | None) -> DBAPIError:
+    return DBAPIError("INSERT", {}, ServerError(sqlstate))
+
+
+async def run(handle: Handler, *messages: Message) -> Graveyard:
+    graveyard = Graveyard()
+    subscription = Subscription(
+        topics=(TOPIC,),
+        group="test",
+        handle=handle,
+        types=frozenset({ResponseDeletedV1.TYPE}),
+        backoff=AT_ONCE,
+    )
+    await _Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", messages))
+    return graveyard
+
+
+async def test_a_good_batch_is_handled_at_once_and_in_order() -> None:
+    handle = Handling()
+    graveyard = await run(handle, message("a", 1), message("b", 2))
+    assert handle.calls == [["a", "b"]]
+    assert graveyard.offsets == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        None,
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"type": "antiphon.response.deleted.v9"}',
+        b'{"type": ["antiphon.response.deleted.v1"]}',
+        b'{"type": "antiphon.response.deleted.v1", "data": {"response_id": 7}}',
+        b'{"type": "antiphon.response.deleted.v1", "data": {"response_id": "\\ud800"}}',
+    ],
+)
+async def test_bytes_that_are_no_message_are_buried_and_their_neighbours_handled(
+    value: bytes | None,
+) -> None:
+    handle = Handling()
+    graveyard = await run(handle, message("a", 1), Message(value, 2), message("b", 3))
+    assert graveyard.offsets == [2]
+    assert handle.calls == [["a", "b"]]
+
+
+async def test_messages_of_other_types_are_skipped() -> None:
+    handle = Handling()
+    subscription = Subscription(
+        topics=(TOPIC,), group="test", handle=handle, types=frozenset({"other"})
+    )
+    await _Batches(subscription, Graveyard()).handle(cast("tuple[Record, ...]", (message("a", 1),)))
+    assert handle.calls == []
+
+
+async def test_a_refused_message_is_buried_without_a_second_try_and_the_rest_is_handled() -> None:
+    refusal = RefusalError("never")
+    handle = Handling({"b": [refusal, refusal, refusal]})
+    graveyard = await run(handle, message("a", 1), message("b", 2), message("c", 3))
+    assert graveyard.buried == [(2, refusal, 1)]
+    assert handle.calls == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+async def test_a_message_that_shows_a_bug_is_buried_after_three_tries() -> None:
+    bugs: list[BaseException] = [KeyError("x") for _ in range(4)]
+    handle = Handling({"b": bugs})
+    graveyard = await run(handle, message("a", 1), message("b", 2))
+    assert [(offset, attempts) for offset, _, attempts in graveyard.buried] == [(2, 3)]
+    assert handle.calls.count(["b"]) == 3
+
+
+async def test_a_bug_that_does_not_come_again_costs_nobody_anything() -> None:
+    handle = Handling({"a": [KeyError("x")]})
+    graveyard = await run(handle, message("a", 1))
+    assert graveyard.offsets == []
+    assert handle.calls == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        OSError("disk"),
+        TimeoutError(),
+        KafkaConnectionError(),
+        PoolTimeoutError("no connection is free"),
+        database_error(None),
+        database_error("08006"),
+        database_error("57P01"),
+        database_error("42P01"),
+    ],
+)
+async def test_an_outage_is_waited_for(outage: BaseException) -> None:
+    handle = Handling({"a": [outage, outage]})
+    graveyard = await run(handle, message("a", 1))
+    assert graveyard.offsets == []
+    assert handle.calls == [["a"]] * 3
+
+
+async def test_an_outage_that_does_not_end_raises_and_buries_nothing() -> None:
+    handle = Handling({"a": [OSError("disk")] * 3})
+    graveyard = Graveyard()
+    with pytest.raises(OSError, match="disk"):
+        await run(handle, message("a", 1), message("b", 2))
+    assert graveyard.offsets == []
+
+
+@pytest.mark.parametrize("sqlstate", ["22021", "22P05", "23502"])
+async def test_a_value_that_the_database_refuses_is_a_dead_letter(sqlstate: str) -> None:
+    handle = Handling({"b": [database_error(sqlstate) for _ in range(9)]})
+    graveyard = await run(handle, message("a", 1), message("b", 2))
+    assert graveyard.offsets == [2]
+    assert ["a"] in handle.calls
+
+
+async def test_a_dead_letter_that_can_not_be_written_stops_the_batch() -> None:
+    class Closed(Graveyard):
+        async def bury(self, record: Record, error: BaseException, *, attempts: int = 1) -> None:
+            raise KafkaConnectionError(record.offset, error, attempts)
+
+    handle = Handling()
+    subscription = Subscription(
+        topics=(TOPIC,), group="test", handle=handle, types=frozenset({ResponseDeletedV1.TYPE})
+    )
+    with pytest.raises(KafkaConnectionError):
+        await _Batches(subscription, Closed()).handle(
+            cast("tuple[Record, ...]", (Message(b"poison", 1), message("a", 2)))
+        )
+    assert handle.calls == []
