@@ -47,7 +47,7 @@ def _report(settings: LocalSettings, status: StackStatus | None) -> dict[str, An
             "parts": [_row(part) for part in gone],
         }
     return {
-        "state": status.state,
+        "state": status.overall,
         "home": str(settings.home),
         "url": status.url,
         "pid": status.pid,

@@ -41,9 +41,9 @@ def demo(*, once: bool = False) -> int:
             return await until_interrupted(stack)
 
         return run_stack(settings, Progress(), body)
-    if status.state is not State.READY:
+    if status.overall is not State.READY:
         raise StackError(
-            f"The running stack is {status.state}", fix="Wait until `antiphon status` says ready"
+            f"The running stack is {status.overall}", fix="Wait until `antiphon status` says ready"
         )
     out.print(f"Using the stack that runs at {status.url}.")
     asyncio.run(_converse(settings, status.url, admin_key(settings), status.model))

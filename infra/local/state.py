@@ -52,6 +52,12 @@ class StackStatus:
     error: str | None = None
     parts: list[PartStatus] = field(default_factory=list)
 
+    @property
+    def overall(self) -> State:
+        """Its state with that of its parts: not ready while one of them starts again."""
+        whole = all(part.state in (State.READY, State.DONE, State.EXTERNAL) for part in self.parts)
+        return State.RESTARTING if self.state is State.READY and not whole else self.state
+
     def supervisor(self) -> psutil.Process | None:
         """The supervisor's process; None when it is gone, even if its pid is used again."""
         try:
