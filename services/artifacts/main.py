@@ -15,6 +15,7 @@ from services.artifacts.settings import ArtifactsSettings
 from services.artifacts.store import PostgresRecords
 from services.artifacts.subscribers import TYPES, LifecycleSubscriber
 from services.kit.blobs import BlobStore, open_blobs
+from services.kit.claimcheck import ClaimSweeper
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers, Subscription
 from services.kit.database import create_engine, ping
@@ -84,7 +85,8 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
     server = HttpServer(
         app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
     )
-    for part in (_Storage(blobs, engine), producer, consumers, server):
+    claims = ClaimSweeper(blobs, clock, keep=timedelta(days=settings.keep_claims_days))
+    for part in (_Storage(blobs, engine), producer, consumers, claims, server):
         runtime.add(part)
 
 

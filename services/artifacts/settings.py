@@ -17,8 +17,9 @@ class ArtifactsSettings(ServiceSettings):
 
     `max_files` and `max_file_bytes` bound what is kept of one response, `max_response_bytes` the
     Response object itself. A deleted response is remembered for `remember_deleted_days`, longer
-    than Kafka keeps a fact that could bring it back. The service is not alive when messages wait
-    and none was handled for `stall_seconds`.
+    than Kafka keeps a fact that could bring it back; claim checks are kept for `keep_claims_days`,
+    longer than Kafka keeps a message that speaks of them. The service is not alive when messages
+    wait and none was handled for `stall_seconds`.
     """
 
     model_config = SettingsConfigDict(env_prefix="ARTIFACTS_", extra="ignore", frozen=True)
@@ -28,6 +29,7 @@ class ArtifactsSettings(ServiceSettings):
     max_response_bytes: int = Field(128 * _MIB, ge=1)
     batch_records: int = Field(50, ge=1, le=500)
     remember_deleted_days: int = Field(2 * _LIFECYCLE_RETENTION_DAYS, ge=_LIFECYCLE_RETENTION_DAYS)
+    keep_claims_days: int = Field(_LIFECYCLE_RETENTION_DAYS + 1, gt=_LIFECYCLE_RETENTION_DAYS)
     stall_seconds: float = Field(120.0, gt=0)
 
     @property

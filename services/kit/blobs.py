@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import re
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -62,6 +64,10 @@ class BlobStore(Protocol):
         """Remove the blob; does nothing when it is missing."""
         ...
 
+    async def expire(self, prefix: str, *, before: datetime) -> int:
+        """Remove the blobs below `prefix` (such as `claims`) written before a time; count them."""
+        ...
+
     async def check(self) -> None:
         """Make the store ready for use if need be; raise `OSError` when it is not usable."""
         ...
@@ -113,6 +119,22 @@ class DiskBlobs:
     async def delete(self, key: str) -> None:
         """Remove the blob; does nothing when it is missing."""
         await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    async def expire(self, prefix: str, *, before: datetime) -> int:
+        """Remove the blobs below `prefix` that were written before a time; count them."""
+        oldest = before.timestamp()
+
+        def sweep() -> int:
+            removed = 0
+            for path in (self._root / prefix).rglob("*"):
+                # Another replica may sweep at the same time.
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file() and path.stat().st_mtime < oldest:
+                        path.unlink()
+                        removed += 1
+            return removed
+
+        return await asyncio.to_thread(sweep)
 
     async def check(self) -> None:
         """Raise `OSError` when no file can be written into the folder, be it for want of space."""
@@ -241,6 +263,19 @@ class S3Blobs:
         name = _checked(key)
         await self._call(lambda: self._client.remove_object(self._bucket, name))
 
+    async def expire(self, prefix: str, *, before: datetime) -> int:
+        """Remove the blobs below `prefix` that were written before a time; count them."""
+
+        def sweep() -> int:
+            removed = 0
+            for found in self._client.list_objects(self._bucket, f"{prefix}/", recursive=True):
+                if found.last_modified is not None and found.last_modified < before:
+                    self._client.remove_object(self._bucket, str(found.object_name))
+                    removed += 1
+            return removed
+
+        return await self._call(sweep)
+
     async def check(self) -> None:
         """Create the bucket when it is missing; raise `OSError` when the server is not usable."""
 
@@ -275,7 +310,7 @@ def open_blobs(settings: ServiceSettings) -> BlobStore:
         access_key=settings.s3_access_key,
         secret_key=settings.s3_secret_key.get_secret_value(),
         secure=url.scheme == "https",
-        region="us-east-1",
+        region=settings.s3_region,
         http_client=pool,
     )
     return S3Blobs(client, settings.s3_bucket)

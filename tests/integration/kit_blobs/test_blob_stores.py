@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -131,3 +132,17 @@ async def test_many_readers_at_once_are_all_served(blobs: BlobStore) -> None:
 async def test_a_check_of_a_usable_store_may_be_repeated(blobs: BlobStore) -> None:
     await blobs.check()
     await blobs.check()
+
+
+async def test_old_blobs_below_a_prefix_expire_and_others_stay(blobs: BlobStore) -> None:
+    await blobs.put("claims/one", b"1", content_type=TYPE)
+    await blobs.put("claims/two", b"2", content_type=TYPE)
+    await blobs.put(KEY, b"an artifact", content_type=TYPE)
+    now = datetime.now(UTC)
+
+    assert await blobs.expire("claims", before=now - timedelta(hours=1)) == 0
+    assert await blobs.expire("claims", before=now + timedelta(hours=1)) == 2
+
+    with pytest.raises(BlobMissingError):
+        await blobs.get("claims/one")
+    assert await blobs.get(KEY) == b"an artifact"
