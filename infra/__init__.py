@@ -1,0 +1,1 @@
+"""What runs and operates the platform; no service imports it."""
