@@ -54,3 +54,7 @@ class IntakeSettings(ServiceSettings):
                 api_key_env="UPSTREAM_API_KEY",
             )
         return load_providers(self.antiphon_providers)
+
+    def check(self) -> None:
+        """Read the files that are named, too; raises `ProvidersFileError`."""
+        self.providers()

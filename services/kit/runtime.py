@@ -108,6 +108,11 @@ def run_service(
     parser.add_argument("--check-config", action="store_true", help="validate settings and exit")
     arguments = parser.parse_args()
     settings = settings_class.load()
+    try:
+        settings.check()
+    except ProvidersFileError as error:
+        sys.stderr.write(f"the providers can't be used: {error}\n")
+        raise SystemExit(2) from error
     if arguments.check_config:
         sys.stdout.write("the configuration is valid\n")
         return
@@ -116,11 +121,7 @@ def run_service(
 
     async def run() -> int:
         runtime = Runtime(stop_seconds=settings.shutdown_seconds)
-        try:
-            await compose(settings, runtime)
-        except ProvidersFileError as error:
-            logger.critical("the providers can't be used: %s", error)
-            return 2
+        await compose(settings, runtime)
         return await runtime.run(on_ready=lambda: logger.info("%s is ready", name))
 
     sys.exit(uvloop.run(run()))

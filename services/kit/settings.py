@@ -46,6 +46,7 @@ class ServiceSettings(BaseSettings):
     s3_access_key: str = shared("")
     s3_secret_key: SecretStr = shared(SecretStr(""))
     s3_bucket: str = shared("antiphon")
+    s3_region: str = shared("us-east-1")
     blob_dir: Path = shared(Path(".antiphon/data/blobs"))
     antiphon_internal_token: SecretStr = shared(SecretStr(""))
     otel_exporter_otlp_endpoint: str | None = shared(None)
@@ -78,6 +79,9 @@ class ServiceSettings(BaseSettings):
                 name = cls._variable("_".join(str(part) for part in mistake["loc"]))
                 sys.stderr.write(f"{name}: {mistake['msg']} (is {mistake.get('input')!r})\n")
             raise SystemExit(2) from error
+
+    def check(self) -> None:
+        """Look at what the values name, such as files; a subclass raises what is wrong."""
 
     @classmethod
     def _variable(cls, field: str) -> str:

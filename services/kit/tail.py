@@ -55,7 +55,8 @@ class Tail:
         self._on_record = on_record
         self._dead_letters = dead_letters
         self._start_at = start
-        self._kafka = _consumer(bootstrap, start)
+        self._bootstrap = bootstrap
+        self._kafka: Any = None
         self._tasks = TaskSet()
         self._ends: dict[Any, int] = {}
         self.next_offsets: dict[int, int] = {}
@@ -63,6 +64,7 @@ class Tail:
 
     async def start(self) -> None:
         """Connect and fix the position; what is written after this returns will be seen."""
+        self._kafka = _consumer(self._bootstrap, self._start_at)
         await self._kafka.start()
         self._kafka.assign(self._partitions)
         self._ends = await self._kafka.end_offsets(self._partitions)
@@ -77,7 +79,8 @@ class Tail:
     async def stop(self) -> None:
         """Stop following and disconnect."""
         await self._tasks.stop()
-        await self._kafka.stop()
+        if self._kafka is not None:
+            await self._kafka.stop()
 
     def alive(self) -> bool:
         """Whether the reading task still runs."""
