@@ -1,0 +1,1 @@
+"""The whole system from outside: HTTP in, answers, facts on topics and ledger lines out."""
