@@ -57,6 +57,7 @@ class StoredResponse:
     last_sequence_number: int | None
     request: str | None
     response: str | None
+    deleted: bool = False
 
 
 def input_items(request: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,13 +17,14 @@ from services.kit.ids import created_ms
 _YOUNG_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
+_MOST_TOLD = 10_000
 
 
 class StoredResponses(Protocol):
     """Where finished and running responses are read from."""
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
-        """Return a response of the project, None if there is none or it was deleted."""
+        """Return a response of the project, or the mark of a deleted one; None if none was."""
         ...
 
     async def chain(self, response_id: str, *, project: str, most: int) -> list[StoredResponse]:
@@ -37,14 +39,24 @@ class Reader:
         self._store = store
         self._clock = clock
         self._wait_seconds = wait_seconds
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    def note_finished(self, response_id: str) -> None:
+        """Remember that a client has the end of this response, which reads must not fall behind."""
+        self._told[response_id] = None
+        if len(self._told) > _MOST_TOLD:
+            self._told.popitem(last=False)
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
-        """Return the response, None when it does not exist for this project."""
+        """Return the response, None when it does not exist for this project or was deleted."""
         deadline = self._deadline(response_id)
         pause = _FIRST_PAUSE_SECONDS
         while True:
             row = await self._store.get(response_id, project=project)
-            if row is not None or self._clock.monotonic() >= deadline:
+            if row is not None and row.deleted:
+                return None
+            behind = row is None or (row.response is None and response_id in self._told)
+            if not behind or self._clock.monotonic() >= deadline:
                 return row
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -180,6 +180,7 @@ class Responses:
                 while True:
                     for entry in await accepted.follower.take():
                         if entry.flags & Flag.LAST:
+                            self.reader.note_finished(accepted.response_id)
                             return Answer(entry.status, await self.payload(entry))
         except TimeoutError as error:
             raise ApiError(

@@ -47,6 +47,7 @@ _READ = (
     RESPONSES.c.last_sequence_number,
     RESPONSES.c.request,
     RESPONSES.c.response,
+    RESPONSES.c.deleted_at.is_not(None),
 )
 _CHAIN = text("""
     WITH RECURSIVE chain AS (
@@ -154,11 +155,9 @@ class ResponseStore:
             await connection.execute(_DELETED, {"ids": ids, "projects": projects, "keys": keys})
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
-        """Return a response of the project, None if there is none or it was deleted."""
+        """Return a response of the project, or the mark of a deleted one; None if none was."""
         query = select(*_READ).where(
-            RESPONSES.c.response_id == response_id,
-            RESPONSES.c.project == project,
-            RESPONSES.c.deleted_at.is_(None),
+            RESPONSES.c.response_id == response_id, RESPONSES.c.project == project
         )
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()

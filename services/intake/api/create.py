@@ -141,6 +141,7 @@ class CreateEndpoint:
                 last = bool(entries[-1].flags & Flag.LAST)
                 if last:
                     blocks.append(DONE)
+                    self._responses.reader.note_finished(accepted.response_id)
                 if not started:
                     await send_head(send, 200, _SSE, request_id)
                     started = True

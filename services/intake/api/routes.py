@@ -87,6 +87,7 @@ class Routes:
                     yield block
             except SlowReaderError:
                 return
+            self._responses.reader.note_finished(response_id)
             yield DONE
 
         return StreamingResponse(
