@@ -63,6 +63,7 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
         on_fatal=runtime.fail,
     )
     watch = ProgressWatch(consumers.lag, clock, seconds=settings.stall_seconds)
+    consumers.on_activity = watch.handled
     subscriber = LifecycleSubscriber(
         keeper,
         blobs,

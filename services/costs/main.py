@@ -44,6 +44,7 @@ async def compose(settings: CostsSettings, runtime: Runtime) -> None:
         on_fatal=runtime.fail,
     )
     watch = ProgressWatch(consumers.lag, clock, seconds=settings.stall_seconds)
+    consumers.on_activity = watch.handled
     bookkeeper = Bookkeeper(
         book=price_book(settings),
         ledger=ledger,

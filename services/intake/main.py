@@ -99,6 +99,8 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     clients = HttpClients()
     watch = ProgressWatch(consumers.lag, clock, seconds=_LIVENESS_SECONDS)
 
+    consumers.on_activity = watch.handled
+
     async def keys_known() -> bool:
         return key_tail.caught_up.is_set()
 

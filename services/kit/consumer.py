@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
@@ -22,7 +22,9 @@ from contracts.topics import MAX_MESSAGE_BYTES
 from services.kit.codec import decode
 from services.kit.database import refuses_values
 from services.kit.deadletters import DeadLetters, Record, RefusalError
+from services.kit.offsets import Batch, Offsets
 from services.kit.retry import Backoff, retry
+from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 MAX_POLL_INTERVAL_MS = 3_600_000
@@ -30,6 +32,10 @@ OUTAGES = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 """What a part that is away for a while makes of our calls."""
 _WAIT_MS = 1_000
 _STOP_SECONDS = 5.0
+
+
+_PATIENT = Backoff(attempts=1_800, longest_seconds=2.0)
+"""An hour: an outage heals without a restart, a part that never comes back is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class Subscription:
     types it wants, others are skipped. `transient` errors are retried with `backoff` and end the
     process when it is used up, so that nothing is skipped; a `RefusalError`, or a database that
     refuses the values of a message, sends it to the dead letters at once, any other error after
-    `bug_attempts`.
+    `bug_attempts`. Up to `depth` batches are handled side by side, for handlers to which the order
+    of messages means nothing.
     """
 
     topics: tuple[str, ...]
@@ -63,8 +70,9 @@ class Subscription:
     types: frozenset[str]
     max_records: int = 500
     transient: tuple[type[BaseException], ...] = OUTAGES
-    backoff: Backoff = field(default_factory=lambda: Backoff(attempts=40, longest_seconds=2.0))
+    backoff: Backoff = _PATIENT
     bug_attempts: int = 3
+    depth: int = 1
 
 
 class _PromptConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
@@ -114,8 +122,13 @@ class Consumers:
         self._dead_letters = dead_letters
         self._on_fatal = on_fatal
         self._subscribers: list[Any] = []
+        self._offsets: list[Offsets] = []
+        self._work = TaskSet()
+        self._commits = TaskSet(on_fatal)
         self._failed = False
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self.on_activity: Callable[[int], None] = lambda _messages: None
+        """Called when a batch was handled, and when one is tried again: the consumer moves."""
 
     def subscribe(self, subscription: Subscription) -> None:
         """Register a consumer; call before `start`."""
@@ -134,32 +147,51 @@ class Consumers:
             decoder=_pass_records,
             no_reply=True,
         )
-        batches = _Batches(subscription, self._dead_letters)
+        batches = _Batches(subscription, self._dead_letters, self._note_activity)
+        offsets = Offsets(lambda: subscriber.consumer)
+        slots = asyncio.Semaphore(subscription.depth)
 
-        async def consume(records: Any) -> None:
-            if self._failed:
-                return
+        async def handle(records: tuple[Record, ...], batch: Batch) -> None:
             try:
                 await batches.handle(records)
             except Exception as error:
-                # Going on would commit past what was not handled: stop here until the restart.
+                # Going on would commit past what was not handled: stop until the restart.
                 self._failed = True
                 self._on_fatal(error)
-                await self._stopping.wait()
+            else:
+                offsets.done(batch)
+                self._note_activity()
+            finally:
+                slots.release()
+
+        async def consume(records: Any) -> None:
+            await slots.acquire()
+            if self._failed or self._stopping:
+                slots.release()
                 return
-            await _commit(subscriber.consumer)
+            self._work.spawn(handle(records, offsets.begin(records)), name="handle a batch")
 
         subscriber(consume)
         self._subscribers.append(subscriber)
+        self._offsets.append(offsets)
 
     async def start(self) -> None:
         """Join the groups and start to consume."""
         await self._broker.start()
+        for offsets in self._offsets:
+            self._commits.spawn(offsets.run(), name="commit offsets")
 
     async def stop(self) -> None:
         """Finish the batches at hand within 5 s, commit them, leave the groups."""
-        self._stopping.set()
+        self._stopping = True
+        await self._work.finish(seconds=_STOP_SECONDS)
+        await self._commits.stop()
+        for offsets in self._offsets:
+            await offsets.flush()
         await self._broker.stop()
+
+    def _note_activity(self) -> None:
+        self.on_activity(0)
 
     def lag(self) -> int | None:
         """Return the messages up to the high-water marks; None before the first join."""
@@ -178,9 +210,15 @@ class Consumers:
 class _Batches:
     """Takes one batch of records through decoding, handling, retries and dead letters."""
 
-    def __init__(self, subscription: Subscription, dead_letters: DeadLetters) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        dead_letters: DeadLetters,
+        on_try: Callable[[], None] = lambda: None,
+    ) -> None:
         self._subscription = subscription
         self._dead_letters = dead_letters
+        self._on_try = on_try
 
     async def handle(self, records: tuple[Record, ...]) -> None:
         """Return when every record was handled or buried; raises when neither is possible."""
@@ -214,6 +252,7 @@ class _Batches:
         )
 
     async def _handle(self, batch: list[Received]) -> None:
+        self._on_try()
         try:
             await self._subscription.handle(batch)
         except DBAPIError as error:
@@ -233,16 +272,6 @@ class _Batches:
                 if isinstance(error, RefusalError) or attempts >= self._subscription.bug_attempts:
                     return await self._dead_letters.bury(record, error, attempts=attempts)
                 await asyncio.sleep(self._subscription.backoff.pause(attempts))
-
-
-async def _commit(consumer: Any) -> None:
-    try:
-        await consumer.commit()
-    except (CommitFailedError, IllegalStateError) as error:
-        # The partition went to another member: it repeats the batch, which is idempotent.
-        logger.info("a commit came too late, its batch will be repeated: %r", error)
-    except KafkaError as error:
-        logger.warning("a commit failed, a later one covers it: %r", error)
 
 
 def _position(consumer: Any, partition: Any) -> int | None:

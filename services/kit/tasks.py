@@ -39,6 +39,12 @@ class TaskSet:
             if self._on_failure is not None:
                 self._on_failure(error)
 
+    async def finish(self, *, seconds: float) -> None:
+        """Let the tasks end by themselves for that long, then cancel the rest."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+        await self.stop()
+
     async def stop(self) -> None:
         """Cancel every task and wait until all have ended."""
         tasks = list(self._tasks)

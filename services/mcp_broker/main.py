@@ -61,6 +61,7 @@ async def compose(settings: McpBrokerSettings, runtime: Runtime) -> None:
         on_fatal=runtime.fail,
     )
     watch = ProgressWatch(consumers.lag, clock, seconds=settings.stuck_seconds)
+    consumers.on_activity = watch.handled
     consumers.subscribe(commands(broker, watch, max_records=settings.max_records))
     health = Health(
         readiness=_readiness(engine, consumers),

@@ -36,6 +36,7 @@ from services.worker.sweeps import Republisher
 from services.worker.tools.mcp import McpCaller, McpCatalog
 
 _LIVENESS_SECONDS = 60.0
+_CLAIMS_AT_ONCE = 4
 
 
 def connect(config: ProviderConfig, settings: WorkerSettings) -> ProviderConnection:
@@ -115,12 +116,18 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
             types=frozenset({RunResponseV1.TYPE}),
             handle=commands.on_run_response,
             max_records=settings.batch_records,
+            depth=_CLAIMS_AT_ONCE,
         )
     )
     watch = ProgressWatch(consumers.lag, clock, seconds=_LIVENESS_SECONDS)
+    consumers.on_activity = watch.handled
+
+    async def taking_on() -> bool:
+        return commands.full or await watch.moving()
+
     health = Health(
         readiness={"database": partial(ping, engine), "mcp_servers": catalog.ready},
-        liveness={"commands": watch.moving},
+        liveness={"commands": taking_on},
     )
     server = HttpServer(
         Starlette(routes=health_routes(health)),

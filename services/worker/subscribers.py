@@ -65,9 +65,7 @@ class CommandIntake:
 
     async def stop(self) -> None:
         """Let what runs end within the drain time, cancel the rest for others to take."""
-        if self._open:
-            await asyncio.wait(self._open.values(), timeout=self._drain_seconds)
-        await self._tasks.stop()
+        await self._tasks.finish(seconds=self._drain_seconds)
 
     async def on_run_response(self, batch: list[Received]) -> None:
         """Claim the batch in one statement and start what was claimed.
@@ -92,6 +90,11 @@ class CommandIntake:
             )
             self._open[response_id] = task
         self._note_room()
+
+    @property
+    def full(self) -> bool:
+        """Whether the worker takes on no more until something ends."""
+        return not self._room.is_set()
 
     def cancel(self, response_id: str) -> None:
         """Stop working on a response that another worker owns now."""
