@@ -1,0 +1,129 @@
+"""What is measured, what was found, and the bars that it is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DELTAS = 100
+UPSTREAM, ANTIPHON = "upstream alone", "antiphon"
+GATEWAY_PARTS = ("intake", "worker")
+JSON_RATIO = 0.06
+EVENTS_PER_S = 30_000
+ADDED_P99_MS = 25.0
+IDLE_RSS_MB = 120.0
+
+Kind = Literal["json", "stream", "paced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One load; a paced one has a pause before each delta."""
+
+    title: str
+    kind: Kind
+    connections: int
+    interval_ms: int = 0
+
+
+SCENARIOS = JSON_32, JSON_100, STREAMS_32, PACED_100 = (
+    Scenario("JSON, 32 connections", "json", 32),
+    Scenario("JSON, 100 connections", "json", 100),
+    Scenario(f"{DELTAS}-delta streams, 32 connections", "stream", 32),
+    Scenario("100 streams of 50 tokens/s", "paced", 100, interval_ms=20),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One scenario through one gateway; `counted` is what the generator printed."""
+
+    scenario: Scenario
+    gateway: str
+    seconds: float
+    counted: dict[str, Any]
+    cpu_s: dict[str, float]
+    rss_mb: dict[str, float]
+    gateway_cores: float
+    foreign_cores: float
+
+    @property
+    def rate(self) -> float:
+        """Requests/s for JSON, else events/s."""
+        name = "requests" if self.scenario.kind == "json" else "events"
+        return float(self.counted[name]) / self.seconds
+
+    @property
+    def errors(self) -> int:
+        return sum(map(int, self.counted["errors"].values()))
+
+    def __str__(self) -> str:
+        noun = "answers" if self.scenario.kind == "json" else "events"
+        return f"{self.scenario.title}, {self.gateway}: {self.rate:,.0f} {noun}/s"
+
+    def per_1000(self, part: str) -> float:
+        """CPU seconds of a part per 1000 requests, or per 1000 streams' worth of deltas."""
+        is_json = self.scenario.kind == "json"
+        done = self.counted["requests"] if is_json else self.counted["deltas"] / DELTAS
+        return self.cpu_s[part] / max(float(done), 1.0) * 1000
+
+
+@dataclass(kw_only=True, slots=True)
+class Figures:
+    """All that one `make bench` found."""
+
+    machine: dict[str, str]
+    pinning: str
+    runs: list[Run] = field(default_factory=list)
+    idle_rss_mb: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def find(self, scenario: Scenario, gateway: str) -> Run | None:
+        """Give one run, None if it was not made."""
+        runs = (r for r in self.runs if (r.scenario, r.gateway) == (scenario, gateway))
+        return next(runs, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What is to be reached, what was, and whether that is enough."""
+
+    what: str
+    bar: str
+    reached: str
+    met: bool
+
+
+def added_ms(figures: Figures, gateway: str) -> dict[str, float] | None:
+    """Give by how much a gateway's lag exceeds the bare upstream's, percentile by percentile."""
+    bare, run = figures.find(PACED_100, UPSTREAM), figures.find(PACED_100, gateway)
+    if bare is None or run is None or not bare.counted["lag_ms"] or not run.counted["lag_ms"]:
+        return None
+    lags = run.counted["lag_ms"]
+    return {name: lags[name] - base for name, base in bare.counted["lag_ms"].items()}
+
+
+def ratio(figures: Figures, run: Run) -> float | None:
+    """Give a run's rate as a share of the bare upstream's under the same load."""
+    bare = figures.find(run.scenario, UPSTREAM)
+    return run.rate / bare.rate if bare is not None and bare.rate else None
+
+
+def bars(figures: Figures) -> list[Bar]:
+    """Judge what was measured; machines are noisy, so that a missed bar is no error."""
+    judged = []
+    json, streams = figures.find(JSON_32, ANTIPHON), figures.find(STREAMS_32, ANTIPHON)
+    if json and (share := ratio(figures, json)) is not None:
+        met = share >= JSON_RATIO
+        judged.append(Bar(JSON_32.title, f"ratio >= {JSON_RATIO}", f"{share:.3f}", met))
+    if streams and (share := ratio(figures, streams)) is not None:
+        reached = f"{streams.rate:,.0f} events/s (ratio {share:.3f})"
+        met = streams.rate >= EVENTS_PER_S
+        judged.append(Bar(STREAMS_32.title, f">= {EVENTS_PER_S:,} events/s", reached, met))
+    if added := added_ms(figures, ANTIPHON):
+        bar, p99 = f"added p99 < {ADDED_P99_MS:.0f} ms", added["p99"]
+        judged.append(Bar(PACED_100.title, bar, f"{p99:.1f} ms", p99 < ADDED_P99_MS))
+    for part in GATEWAY_PARTS:
+        size, bar = figures.idle_rss_mb[part], f"<= {IDLE_RSS_MB:.0f} MB"
+        judged.append(Bar(f"RSS of the idle {part}", bar, f"{size:.0f} MB", size <= IDLE_RSS_MB))
+    return judged
