@@ -7,9 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 Dialect = Literal["responses", "chat"]
+_MOST_KNOWN_MODELS = 1_000
 
 
 class ProvidersFileError(ValueError):
@@ -63,10 +64,17 @@ class Providers(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     providers: tuple[ProviderConfig, ...] = Field(min_length=1)
+    _known: dict[str, tuple[ProviderConfig, ...]] = PrivateAttr(default_factory=dict)
 
     def serving(self, model: str) -> tuple[ProviderConfig, ...]:
         """Return the providers of a model, the preferred one first; empty when it is unknown."""
-        return tuple(provider for provider in self.providers if provider.serves(model))
+        found = self._known.get(model)
+        if found is None:
+            found = tuple(provider for provider in self.providers if provider.serves(model))
+            # Names that nobody serves are not kept: a client could make up any number of them.
+            if found and len(self._known) < _MOST_KNOWN_MODELS:
+                self._known[model] = found
+        return found
 
 
 def load_providers(path: Path) -> Providers:

@@ -40,7 +40,7 @@ class OutStream:
         if not self._parts:
             self._acknowledged = self._lane.join(self)
         self._parts.append((flags, status, payload))
-        self._lane.grow(len(payload))
+        self._lane.grow(len(payload), urgent=bool(flags & Flag.LAST))
 
     async def room(self) -> None:
         """Wait while the partition's queue is above its bound."""
@@ -88,33 +88,41 @@ class _Lane:
         self._bound_bytes = bound_bytes
         self._streams: list[OutStream] = []
         self._bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._last_sent = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._batch = _new_future()
 
     def join(self, stream: OutStream) -> asyncio.Future[None]:
         self._streams.append(stream)
-        self._wake.set()
         return self._batch
 
-    def grow(self, size: int) -> None:
+    def grow(self, size: int, *, urgent: bool) -> None:
+        """Note a write. The end of an answer does not wait for the tick: somebody waits for it."""
         self._bytes += size
+        due = self._last_sent + self._tick_seconds
+        if urgent or self._loop.time() >= due:
+            self._wake.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_at(due, self._wake.set)
 
     async def room(self) -> None:
         while self._bytes > self._bound_bytes:
             await asyncio.shield(self._batch)
 
     async def run(self) -> None:
-        clock = asyncio.get_running_loop()
-        last = 0.0
         while True:
             await self._wake.wait()
-            pause = last + self._tick_seconds - clock.time()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            last = clock.time()
+            self._wake.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if not self._streams:
+                continue
+            self._last_sent = self._loop.time()
             streams, self._streams = self._streams, []
             batch, self._batch = self._batch, _new_future()
-            self._wake.clear()
             self._bytes = 0
             entries = [entry for stream in streams for entry in stream.take()]
             for pack in _packs([await self._by_reference(entry) for entry in entries]):
