@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from contracts.providers import ProviderConfig
@@ -19,11 +21,13 @@ from services.worker.domain import (
     add_usage,
     mcp_history_as_functions,
 )
-from services.worker.errors import UpstreamError
+from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.output import OutputBuilder
 from services.worker.providers.turns import Turns
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
+
+_OVER_LIMIT = "The call was not made: the response's max_tool_calls was reached."
 
 CallTool = Callable[[McpCall], Awaitable[ToolResultV1]]
 
@@ -96,7 +100,10 @@ class Composer:
         for _ in range(self.max_turns):
             end, calls, originals = await self._turn(request, items)
             self._usage = add_usage(self._usage, end.usage)
-            if not calls or end.status != "completed":
+            if end.status != "completed":
+                self._cut_off(calls)
+                return self._finish(response, end)
+            if not calls:
                 return self._finish(response, end)
             results = await self._run_calls(calls)
             items = [*items, *originals, *results]
@@ -105,9 +112,8 @@ class Composer:
             )
             if waiting_for_client:
                 return self._finish(response, end)
-            if self.job.request.get("tool_choice") not in (None, "auto", "none"):
-                # A forced choice holds for the first turn; else the model could never answer.
-                request = {**request, "tool_choice": "auto"}
+            if "tool_choice" in request:
+                request = {**request, "tool_choice": _unforced(request["tool_choice"])}
             if self._limit_reached():
                 request = {**request, "tool_choice": "none"}
         raise UpstreamError(
@@ -128,6 +134,12 @@ class Composer:
     def _limit_reached(self) -> bool:
         limit = self.job.request.get("max_tool_calls")
         return limit is not None and self._calls_made >= limit
+
+    def _cut_off(self, calls: list[_PendingCall]) -> None:
+        """Close the calls of a turn that broke off: they were not made."""
+        for call in calls:
+            call.item["status"] = "incomplete"
+            self._event("response.output_item.done", output_index=call.output_index, item=call.item)
 
     def _list_tools(self, *, items_before: list[Item]) -> None:
         known = {i.get("server_label") for i in items_before if i.get("type") == "mcp_list_tools"}
@@ -159,11 +171,15 @@ class Composer:
         calls: dict[int, _PendingCall] = {}
         end: TurnEnd | None = None
         model = self.provider.upstream_name(self.job.command.model)
-        async for event in self.turns.turn(request, items, model=model):
-            if isinstance(event, TurnEnd):
-                end = event
-            else:
-                self._forward(event, base, calls)
+        async with aclosing(self.turns.turn(request, items, model=model)) as events:
+            async for event in events:
+                if isinstance(event, TurnEnd):
+                    end = event
+                    continue
+                try:
+                    self._forward(event, base, calls)
+                except MALFORMED as error:
+                    raise UpstreamError("the provider sent an event of another shape") from error
         if end is None:
             raise UpstreamError("the provider's turn ended without an end")
         for index, item in enumerate(end.output):
@@ -218,23 +234,28 @@ class Composer:
         self._event(kind, output_index=call.output_index, item_id=call.item["id"], **fields)
 
     async def _run_calls(self, calls: list[_PendingCall]) -> list[Item]:
-        """Run the calls side by side; return their outputs as the next turn's input items."""
-        made = []
-        for call in calls:
-            made.append(
-                McpCall(
-                    server_label=call.item["server_label"],
-                    tool=call.item["name"],
-                    arguments=call.item["arguments"] or "{}",
-                    position=self._calls_made,
-                )
+        """Run the calls side by side; return their outputs as the next turn's input items.
+
+        Those above the request's limit are not made.
+        """
+        limit = self.job.request.get("max_tool_calls")
+        within = len(calls) if limit is None else max(0, limit - self._calls_made)
+        made = [
+            McpCall(
+                server_label=call.item["server_label"],
+                tool=call.item["name"],
+                arguments=call.item["arguments"] or "{}",
+                position=position,
             )
-            self._calls_made += 1
+            for position, call in enumerate(calls[:within], self._calls_made)
+        ]
+        self._calls_made += len(made)
         results = await asyncio.gather(*(self.call_tool(call) for call in made))
         outputs: list[Item] = []
-        for call, result in zip(calls, results, strict=True):
-            self._close_call(call, result)
-            text = result.output if result.error is None else _explain(result)
+        for call, result in zip_longest(calls, results):
+            failure = _OVER_LIMIT if result is None else _failure_of(result)
+            text = failure if failure is not None else result.output
+            self._close_call(call, text, failed=failure is not None)
             outputs.append(
                 {
                     "type": "function_call_output",
@@ -244,13 +265,15 @@ class Composer:
             )
         return outputs
 
-    def _close_call(self, call: _PendingCall, result: ToolResultV1) -> None:
-        if result.error is None:
-            call.item.update(status="completed", output=result.output)
-            self._of_call(call, "response.mcp_call.completed")
-        else:
-            call.item.update(status="failed", error=_explain(result))
+    def _close_call(self, call: _PendingCall, text: str, *, failed: bool) -> None:
+        if failed:
+            content = [{"type": "text", "text": text}]
+            error = {"type": "mcp_tool_execution_error", "content": content}
+            call.item.update(status="failed", error=error)
             self._of_call(call, "response.mcp_call.failed")
+        else:
+            call.item.update(status="completed", output=text)
+            self._of_call(call, "response.mcp_call.completed")
         self._event("response.output_item.done", output_index=call.output_index, item=call.item)
 
     def _finish(self, response: Response, end: TurnEnd) -> Response:
@@ -264,5 +287,17 @@ class Composer:
         return response
 
 
-def _explain(result: ToolResultV1) -> str:
+def _unforced(choice: Any) -> Any:
+    """Return what stays of a `tool_choice` after the first turn.
+
+    A forced choice would keep the model from ever answering; which tools are allowed still holds.
+    """
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return {**choice, "mode": "auto"}
+    return choice if choice in (None, "auto", "none") else "auto"
+
+
+def _failure_of(result: ToolResultV1) -> str | None:
+    if result.error is None:
+        return None
     return result.message or result.output or f"the tool call failed: {result.error}"

@@ -53,7 +53,7 @@ class Job:
 
     def input_items(self) -> list[Item]:
         """Return the whole input, oldest item first; a plain string is one user message."""
-        own = self.request.get("input", [])
+        own = self.request.get("input") or []
         if isinstance(own, str):
             own = [{"type": "message", "role": "user", "content": own}]
         return [*self.history, *own]

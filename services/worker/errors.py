@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError)
+"""What reading JSON of another shape than the expected one raises."""
+
 
 class WorkerError(Exception):
     """The base of the worker's errors."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from services.worker.domain import Event, Item
+from services.worker.errors import MALFORMED
+
+logger = logging.getLogger(__name__)
 
 _APPENDED = {
     "response.output_text.delta": "text",
@@ -33,15 +37,24 @@ class OutputBuilder:
         self.delivered = False
 
     def feed(self, event: Event) -> None:
-        """Take one event; unknown ones change nothing but the sequence number."""
+        """Take one event; those of another shape change nothing but the sequence number."""
+        number = event.get("sequence_number")
+        if isinstance(number, int):
+            self.last_sequence_number = max(self.last_sequence_number, number)
+        try:
+            self._feed(event)
+        except MALFORMED:
+            # What was piped was not looked at: a provider may have sent anything.
+            logger.warning("an event of another shape: %r", event.get("type"))
+
+    def _feed(self, event: Event) -> None:
         kind = event.get("type", "")
-        self.last_sequence_number = max(self.last_sequence_number, event.get("sequence_number", -1))
         index = event.get("output_index")
         if index is None:
             return
         self.delivered = True
         if kind in ("response.output_item.added", "response.output_item.done"):
-            self._items[index] = event["item"]
+            self._items[int(index)] = dict(event["item"])
             return
         item = self._items.get(index)
         if item is None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
 
 from services.worker import sse
-from services.worker.domain import TERMINAL, Event, Job, Response
-from services.worker.errors import UpstreamError
+from services.worker.domain import TERMINAL, Event, Job, Response, terminal_status
+from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.output import OutputBuilder
 from services.worker.providers.client import UpstreamClient
 
 _KEPT_BYTES = 8 * 1024 * 1024
 _TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
+_OPENING_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
 class Passthrough:
@@ -34,7 +35,10 @@ class Passthrough:
         self.skip_through = skip_through
         self._kept: list[bytes] = []
         self._kept_bytes = 0
-        self._number_from: int | None = None
+        self._latest: bytes | None = None
+        self._begun = False
+        self._renumbers = False
+        self._next_number = 0
         self.skeleton: Response | None = None
         self.wrote = False
         self.terminal: Event | None = None
@@ -47,31 +51,44 @@ class Passthrough:
                 raise UpstreamError("the provider did not answer with an event stream")
             chunks: AsyncIterator[bytes] = answer.content.iter_any()
             async for chunk in chunks:
-                block = splitter.feed(chunk)
-                if not block:
-                    continue
-                if self._looks_closely or sse.has_special(block):
-                    for frame in sse.frames(block):
-                        self._take(frame)
-                        if self.terminal is not None:
-                            return
-                else:
-                    self._write(block)
+                self._pass(splitter.feed(chunk))
+                if self.terminal is not None:
+                    return
                 await self._out.room()
+            self._pass(splitter.finish())
+            if self.terminal is not None:
+                return
         raise UpstreamError("the provider's stream ended before the response did")
 
     @property
     def _looks_closely(self) -> bool:
-        return self._number_from is not None or self.skip_through >= 0
+        return self._renumbers or self.skip_through >= 0 or not self._begun
+
+    def _pass(self, block: bytes) -> None:
+        if not block:
+            return
+        if not self._looks_closely and not sse.has_special(block):
+            self._write(block)
+            return
+        for frame in sse.frames(block):
+            try:
+                self._take(frame)
+            except MALFORMED as error:
+                raise UpstreamError("the provider sent an event of another shape") from error
+            if self.terminal is not None:
+                return
 
     def partial(self) -> OutputBuilder:
         """Return what was delivered so far, as items."""
         built = OutputBuilder()
-        for block in self._kept:
-            for frame in sse.frames(block):
-                event = sse.parse(frame)
-                if event is not None:
-                    built.feed(event)
+        for event in _readable(self._kept):
+            built.feed(event)
+        if self._latest is not None:
+            # Text that was not kept is lost, but the next event's number must be right.
+            latest = OutputBuilder()
+            for event in _readable([self._latest]):
+                latest.feed(event)
+            built.last_sequence_number = latest.last_sequence_number
         return built
 
     def _write(self, block: bytes) -> None:
@@ -80,31 +97,60 @@ class Passthrough:
         if self._kept_bytes < _KEPT_BYTES:
             self._kept.append(block)
             self._kept_bytes += len(block)
+        else:
+            self._latest = block
 
     def _take(self, frame: bytes) -> None:
         event = sse.parse(frame)
         if event is None:
             return
-        changed = self._number(event)
+        self._begun = True
         kind = event.get("type")
         response: Any = event.get("response")
-        if isinstance(response, dict):
+        whole = isinstance(response, dict)
+        changed = self._number(event, opening=kind in _OPENING_EVENTS)
+        if whole:
             self._job.adopt(response)
-            changed = True
             if self.skeleton is None:
                 self.skeleton = orjson.loads(orjson.dumps(response))
         if kind in _TERMINAL_EVENTS:
+            if not whole:
+                raise UpstreamError("the provider's last event has no response")
+            if terminal_status(response) is None:
+                response["status"] = str(kind).removeprefix("response.")
             self.terminal = event
         elif event["sequence_number"] > self.skip_through:
-            self.skip_through = -1
-            self._write(sse.encode(event) if changed else frame + sse.END)
+            if kind not in _OPENING_EVENTS:
+                self.skip_through = -1
+            self._write(sse.encode(event) if changed or whole else frame + sse.END)
 
-    def _number(self, event: Event) -> bool:
-        """Number the events of a provider that does not; return whether this one was changed."""
-        if self._number_from is None:
-            if isinstance(event.get("sequence_number"), int):
-                return False
-            self._number_from = 0
-        event["sequence_number"] = self._number_from
-        self._number_from += 1
+    def _number(self, event: Event, *, opening: bool) -> bool:
+        """Give the event the right number; return whether that is not the provider's own.
+
+        A provider may send none. After an attempt that told only how the response began, this one
+        goes on where that ended, although this provider may begin with fewer events.
+        """
+        given = event.get("sequence_number")
+        number = self._next_number
+        if isinstance(given, int) and not self._renumbers:
+            number = given
+        if not opening:
+            number = max(number, self.skip_through + 1)
+        self._next_number = number + 1
+        if number == given:
+            return False
+        self._renumbers = True
+        event["sequence_number"] = number
         return True
+
+
+def _readable(blocks: list[bytes]) -> Iterator[Event]:
+    for block in blocks:
+        for frame in sse.frames(block):
+            try:
+                event = sse.parse(frame)
+            except UpstreamError:
+                # It was piped as it came and tells nothing.
+                continue
+            if event is not None:
+                yield event

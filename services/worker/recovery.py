@@ -14,6 +14,7 @@ from services.kit.ids import created_ms
 from services.kit.tail import read_range
 from services.worker import sse
 from services.worker.domain import TERMINAL
+from services.worker.errors import UpstreamError
 from services.worker.output import OutputBuilder
 
 _CLOCK_SLACK_MS = 60_000
@@ -24,12 +25,13 @@ _TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 class Delivered:
     """The log's view of a response: `finished` is its Response object once the last entry is there.
 
-    `error_status` is the HTTP status when the last entry is an error for a JSON client.
+    `error` is the message when the last entry is an error for a JSON client.
     """
 
     built: OutputBuilder = field(default_factory=OutputBuilder)
     skeleton: dict[str, Any] | None = None
     finished: dict[str, Any] | None = None
+    error: str | None = None
     last_sequence_number: int | None = None
     ended: bool = False
 
@@ -40,9 +42,15 @@ class Delivered:
             body = orjson.loads(payload)
             if body.get("object") == "response":
                 self.finished = body
+            else:
+                self.error = str((body.get("error") or {}).get("message"))
             return
         for frame in sse.frames(payload):
-            event = sse.parse(frame)
+            try:
+                event = sse.parse(frame)
+            except UpstreamError:
+                # It was piped as it came and tells nothing.
+                continue
             if event is None:
                 continue
             self.built.feed(event)
@@ -50,7 +58,7 @@ class Delivered:
             response = event.get("response")
             if isinstance(response, dict):
                 self.skeleton = self.skeleton or response
-                if event["type"] in _TERMINAL_EVENTS:
+                if event.get("type") in _TERMINAL_EVENTS:
                     self.finished = response
 
 

@@ -9,6 +9,7 @@ import orjson
 from services.worker.errors import UpstreamError
 
 END = b"\n\n"
+_BOM = b"\xef\xbb\xbf"
 _SPECIAL = (b'"response"', b'"error"', b"[DONE]")
 
 
@@ -18,10 +19,14 @@ class EventSplitter:
     def __init__(self, *, limit_bytes: int) -> None:
         self._rest = b""
         self._limit_bytes = limit_bytes
+        self._begun = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Return all events that are complete now, each ended by an empty line, or b""."""
         data = self._rest + chunk if self._rest else chunk
+        if not self._begun:
+            self._begun = len(data) >= len(_BOM)
+            data = data.removeprefix(_BOM)
         if b"\r" in data:
             held = b"\r" if data.endswith(b"\r") else b""
             data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
@@ -37,10 +42,11 @@ class EventSplitter:
         self._rest = data[cut:]
         return data[:cut]
 
-    @property
-    def rest(self) -> bytes:
-        """What came after the last whole event."""
-        return self._rest
+    def finish(self) -> bytes:
+        """Return what the end of the stream completes: an event whose empty line ended in CR."""
+        if not self._rest.endswith(b"\r"):
+            return b""
+        return self.feed(b"\n")
 
 
 def has_special(block: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import orjson
@@ -12,7 +13,7 @@ from services.worker.chat.request import to_chat_request
 from services.worker.chat.stream import ChatTurn
 from services.worker.chat.turn import TurnEnd
 from services.worker.domain import TERMINAL, Event, Item
-from services.worker.errors import RequestRefusedError, UpstreamError
+from services.worker.errors import MALFORMED, RequestRefusedError, UpstreamError
 from services.worker.providers.client import UpstreamClient
 from services.worker.sse import EventSplitter, frames, parse
 
@@ -29,7 +30,7 @@ class Turns(Protocol):
 
     def turn(
         self, request: dict[str, Any], items: list[Item], *, model: str
-    ) -> AsyncIterator[Event | TurnEnd]:
+    ) -> AsyncGenerator[Event | TurnEnd, None]:
         """Ask the model once with the request's parameters and this whole input."""
         ...
 
@@ -43,18 +44,20 @@ class ResponsesTurns:
 
     async def turn(
         self, request: dict[str, Any], items: list[Item], *, model: str
-    ) -> AsyncIterator[Event | TurnEnd]:
+    ) -> AsyncGenerator[Event | TurnEnd, None]:
         """See `Turns`."""
         body = orjson.dumps({**request, "input": items, "model": model, "stream": True})
-        async for event in _events(self._client, "/responses", body, self._max_event_bytes):
-            kind = event.get("type")
-            if kind in _TERMINAL_EVENTS:
-                yield _turn_end(event["response"])
-                return
-            if kind == "error":
-                raise UpstreamError(str(event.get("message")), code=event.get("code"))
-            if kind not in _WHOLE_RESPONSE:
-                yield event
+        events = _events(self._client, "/responses", body, self._max_event_bytes)
+        async with aclosing(events):
+            async for event in events:
+                kind = str(event.get("type"))
+                if kind in _TERMINAL_EVENTS:
+                    yield _turn_end(event.get("response"))
+                    return
+                if kind == "error":
+                    raise UpstreamError(str(event.get("message")), code=_code(event.get("code")))
+                if kind not in _WHOLE_RESPONSE:
+                    yield event
         raise UpstreamError("the provider's stream ended before the response did")
 
 
@@ -70,7 +73,7 @@ class ChatTurns:
 
     async def turn(
         self, request: dict[str, Any], items: list[Item], *, model: str
-    ) -> AsyncIterator[Event | TurnEnd]:
+    ) -> AsyncGenerator[Event | TurnEnd, None]:
         """See `Turns`; raises `RequestRefusedError` for what Chat Completions cannot express."""
         try:
             body = orjson.dumps(to_chat_request(request, items, model=model))
@@ -78,12 +81,24 @@ class ChatTurns:
             raise RequestRefusedError(
                 str(error), param=error.param, code="unsupported_parameter"
             ) from error
+        except MALFORMED as error:
+            raise RequestRefusedError(
+                f"The request has a part of another shape than expected: {error!r}."
+            ) from error
         turn = ChatTurn(new_id=self._new_id, request=request)
         chunks = _events(self._client, "/chat/completions", body, self._max_event_bytes)
-        async for chunk in chunks:
-            for event in turn.feed(chunk):
-                yield event
-        events, end = turn.finish()
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                try:
+                    events = turn.feed(chunk)
+                except MALFORMED as error:
+                    raise UpstreamError("the provider sent a chunk of another shape") from error
+                for event in events:
+                    yield event
+        try:
+            events, end = turn.finish()
+        except MALFORMED as error:
+            raise UpstreamError("the provider's chunks do not fit together") from error
         for event in events:
             yield event
         yield end
@@ -91,7 +106,7 @@ class ChatTurns:
 
 async def _events(
     client: UpstreamClient, path: str, body: bytes, max_event_bytes: int
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     splitter = EventSplitter(limit_bytes=max_event_bytes)
     async with client.post(path, body) as answer:
         if "text/event-stream" not in answer.headers.get("content-type", ""):
@@ -101,9 +116,19 @@ async def _events(
                 event = parse(frame)
                 if event is not None:
                     yield event
+        for frame in frames(splitter.finish()):
+            event = parse(frame)
+            if event is not None:
+                yield event
 
 
-def _turn_end(response: dict[str, Any]) -> TurnEnd:
+def _code(code: object) -> str | None:
+    return None if code is None else str(code)
+
+
+def _turn_end(response: object) -> TurnEnd:
+    if not isinstance(response, dict):
+        raise UpstreamError("the provider's last event has no response")
     status = response.get("status")
     return TurnEnd(
         status=status if status in ("completed", "incomplete") else "failed",
