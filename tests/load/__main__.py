@@ -13,7 +13,7 @@ from pathlib import Path
 from infra.cli.output import Progress, out
 from infra.local.errors import StackError
 from infra.local.foreground import run_stack
-from infra.local.ports import free_port
+from infra.local.ports import Ports
 from infra.local.settings import CHECKOUT, LocalSettings
 from infra.local.stack import Stack
 from infra.local.state import running
@@ -50,20 +50,23 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _settings(upstream_port: int) -> LocalSettings:
-    """Give a stack next to the usual one: embedded servers, free ports, only our upstream."""
+def _settings() -> tuple[LocalSettings, int]:
+    """Give a stack next to the usual one, with embedded servers, and its only upstream's port."""
     usual = LocalSettings.load()
-    os.environ["UPSTREAM_BASE_URL"] = f"http://{HOST}:{upstream_port}/v1"
-    os.environ["UPSTREAM_DIALECT"] = "responses"
     home = usual.home / "bench"
     if running(home):
         raise StackError(f"A bench is already running in {home}", fix="Wait for its end")
     shutil.rmtree(home, ignore_errors=True)
-    return LocalSettings.load(
+    # Claimed where the stack claims its own, so that no part is given one of these.
+    ports = Ports(home)
+    upstream_port = ports.claim("upstream")
+    os.environ["UPSTREAM_BASE_URL"] = f"http://{HOST}:{upstream_port}/v1"
+    os.environ["UPSTREAM_DIALECT"] = "responses"
+    settings = LocalSettings.load(
         antiphon_home=home,
         antiphon_downloads=usual.downloads,
         antiphon_host=HOST,
-        antiphon_port=free_port(),
+        antiphon_port=ports.claim("intake"),
         antiphon_providers=None,
         kafka_bootstrap=None,
         database_url=None,
@@ -71,6 +74,7 @@ def _settings(upstream_port: int) -> LocalSettings:
         intake_replicas=1,
         worker_replicas=1,
     )
+    return settings, upstream_port
 
 
 def _publish(figures: Figures, options: argparse.Namespace) -> None:
@@ -87,8 +91,7 @@ def main(arguments: list[str]) -> int:
     """Give the exit code: 0 if every answer was right, whatever the bars say."""
     options = _options(arguments)
     try:
-        port = free_port()
-        settings = _settings(port)
+        settings, port = _settings()
         choice = Choice(
             kinds=options.only,
             seconds=options.seconds,

@@ -101,8 +101,8 @@ class Bench:
     async def measure(self, stack: Stack) -> Figures:
         """Give the figures; wrong answers and restarted parts are among their problems."""
         pids = {part.name: part.pid for part in stack.status.parts if part.pid is not None}
-        url, core_parts = f"{stack.settings.url}/v1", GATEWAY_PARTS
-        own = Gateway(ANTIPHON, url, stack.admin_key, pids, core_parts)
+        own_url = f"{stack.settings.url}/v1"
+        own = Gateway(ANTIPHON, own_url, stack.admin_key, pids, GATEWAY_PARTS)
         port = self._choice.upstream_port
         gateways = [Gateway(UPSTREAM, f"http://{HOST}:{port}/v1", "unused"), own]
         figures = Figures(machine=describe(), pinning=_pin(gateways, self._choice.nice))
@@ -153,7 +153,7 @@ class Bench:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        cpu_s, foreign_cores = after.since(before, seconds)
+        cpu_s, foreign = after.since(before, seconds)
         return Run(
             scenario=scenario,
             gateway=gateway.name,
@@ -162,17 +162,15 @@ class Bench:
             cpu_s=cpu_s,
             rss_mb=after.rss_mb,
             gateway_cores=sum(cpu_s[part] for part in gateway.core_parts) / seconds,
-            foreign_cores=foreign_cores,
+            foreign_cores=foreign,
         )
 
 
 async def _line(process: Process) -> dict[str, Any]:
     assert process.stdout is not None
-    line = await process.stdout.readline()
-    if not line:
+    if not (line := await process.stdout.readline()):
         raise StackError("The load generator ended early", fix="Read what it wrote above")
-    parsed: dict[str, Any] = json.loads(line)
-    return parsed
+    return dict(json.loads(line))
 
 
 async def _settle(gateway: Gateway) -> None:

@@ -17,9 +17,9 @@ import httptools
 import orjson
 import uvloop
 
+HOST = "127.0.0.1"
 TOKEN = re.compile(rb"token=(\d{10})")
 TEXT_BYTES = 400
-HOST = "127.0.0.1"
 MODEL = re.compile(rb'"model":\s*"bench-(\d{1,4})-(\d{1,4})"')
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _NOT_FOUND = (
@@ -173,8 +173,7 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(max(0.0, due - time.monotonic()) if interval_s else 0)
             await self._room.wait()
             texts.append(b"%b %d %d " % (token, number, time.monotonic_ns()))
-            values = {b"id": name, b"text": texts[-1], b"n": number + 4}
-            self._write(chunk(chosen.delta % values))
+            self._write(chunk(chosen.delta % {b"id": name, b"text": texts[-1], b"n": number + 4}))
         tail = chosen.tail % {b"id": name, b"text": b"".join(texts)}
         self._write(chunk(tail) + b"0\r\n\r\n")
 
