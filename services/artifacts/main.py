@@ -27,6 +27,7 @@ from services.kit.retry import Backoff, retry
 from services.kit.runtime import Runtime, run_service
 
 SERVICE = "artifacts"
+_PACE_SECONDS = 0.05
 
 
 class _Storage:
@@ -78,6 +79,7 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
             handle=subscriber.on_lifecycle,
             types=TYPES,
             max_records=settings.batch_records,
+            pace_seconds=_PACE_SECONDS,
         )
     )
     health = _health(engine, blobs, consumers, watch)

@@ -13,6 +13,8 @@ from services.kit.consumer import Handler, Received, Subscription
 from services.kit.deadletters import RefusalError
 from services.kit.health import ProgressWatch
 
+_PACE_SECONDS = 0.05
+
 
 def billable_facts(handle: Handler, *, group: str, batch: int) -> Subscription:
     """Return the subscription to everything that costs something; up to `batch` at a time."""
@@ -22,6 +24,7 @@ def billable_facts(handle: Handler, *, group: str, batch: int) -> Subscription:
         types=frozenset({ResponseFinishedV1.TYPE, ToolResultV1.TYPE}),
         handle=handle,
         max_records=batch,
+        pace_seconds=_PACE_SECONDS,
     )
 
 

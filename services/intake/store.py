@@ -124,34 +124,34 @@ class ResponseStore:
     """The projection. Writes may come in any order and any number of times."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def accepted(self, rows: Sequence[AcceptedRow]) -> None:
         """Add accepted responses; a row that its terminal fact made already is completed."""
         unique = {row.response_id: row for row in rows}
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_ACCEPTED, _columns(list(unique.values())))
 
     async def finished(self, rows: Sequence[FinishedRow]) -> None:
         """Store terminal states; the first one, or a cancellation, stays whatever comes later."""
         unique = {row.response_id: row for row in reversed(rows)}
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_FINISHED, _columns(list(unique.values())))
 
     async def started(self, response_ids: Sequence[str]) -> None:
         """Note that queued responses are being worked on."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_STARTED, {"ids": list(response_ids)})
 
     async def cancelled(self, response_id: str) -> None:
         """Let an unfinished response be cancelled, whatever its worker still states. Idempotent."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_CANCELLED, {"response_id": response_id})
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
         """Forget the content of (response id, project, key id) for ever; a mark stays."""
         ids, projects, keys = (list(column) for column in zip(*owners, strict=True))
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_DELETED, {"ids": ids, "projects": projects, "keys": keys})
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:

@@ -61,7 +61,8 @@ class Subscription:
     process when it is used up, so that nothing is skipped; a `RefusalError`, or a database that
     refuses the values of a message, sends it to the dead letters at once, any other error after
     `bug_attempts`. Up to `depth` batches are handled side by side, for handlers to which the order
-    of messages means nothing.
+    of messages means nothing. Batches are at least `pace_seconds` apart, where nobody waits for
+    each and fewer, larger ones cost less.
     """
 
     topics: tuple[str, ...]
@@ -73,19 +74,31 @@ class Subscription:
     backoff: Backoff = _PATIENT
     bug_attempts: int = 3
     depth: int = 1
+    pace_seconds: float = 0.0
 
 
 class _PromptConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
-    """Waits for records: FastStream sleeps a whole poll interval after an empty poll."""
+    """Waits for records: FastStream sleeps a whole poll interval after an empty poll.
+
+    Batches are at least `pace_seconds` apart; what comes in between makes the next one larger.
+    """
+
+    pace_seconds = 0.0
+    _polled_at = 0.0
 
     async def getmany(
         self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[Any, Any]:
+        loop = asyncio.get_running_loop()
+        pause = self._polled_at + self.pace_seconds - loop.time()
+        if pause > 0:
+            await asyncio.sleep(pause)
         while True:
             records: dict[Any, Any] = await super().getmany(
                 *partitions, timeout_ms=max(timeout_ms, _WAIT_MS), max_records=max_records
             )
             if records:
+                self._polled_at = loop.time()
                 return records
 
 
@@ -121,8 +134,7 @@ class Consumers:
         )
         self._dead_letters = dead_letters
         self._on_fatal = on_fatal
-        self._subscribers: list[Any] = []
-        self._offsets: list[Offsets] = []
+        self._subscribers: list[tuple[Any, Subscription, Offsets]] = []
         self._work = TaskSet()
         self._commits = TaskSet(on_fatal)
         self._failed = False
@@ -172,13 +184,13 @@ class Consumers:
             self._work.spawn(handle(records, offsets.begin(records)), name="handle a batch")
 
         subscriber(consume)
-        self._subscribers.append(subscriber)
-        self._offsets.append(offsets)
+        self._subscribers.append((subscriber, subscription, offsets))
 
     async def start(self) -> None:
         """Join the groups and start to consume."""
         await self._broker.start()
-        for offsets in self._offsets:
+        for subscriber, subscription, offsets in self._subscribers:
+            subscriber.consumer.pace_seconds = subscription.pace_seconds
             self._commits.spawn(offsets.run(), name="commit offsets")
 
     async def stop(self) -> None:
@@ -186,7 +198,7 @@ class Consumers:
         self._stopping = True
         await self._work.finish(seconds=_STOP_SECONDS)
         await self._commits.stop()
-        for offsets in self._offsets:
+        for _, _, offsets in self._subscribers:
             await offsets.flush()
         await self._broker.stop()
 
@@ -196,7 +208,7 @@ class Consumers:
     def lag(self) -> int | None:
         """Return the messages up to the high-water marks; None before the first join."""
         total = 0
-        for subscriber in self._subscribers:
+        for subscriber, _, _ in self._subscribers:
             consumer = subscriber.consumer
             if consumer is None:
                 return None

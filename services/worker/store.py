@@ -112,10 +112,10 @@ _FORGET = text("""
 
 
 class LeaseStore:
-    """Leases on PostgreSQL; each method is one statement in a transaction of its own."""
+    """Leases on PostgreSQL; each method is one statement, a transaction by itself."""
 
     def __init__(self, engine: AsyncEngine, *, owner: str, seconds: float) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._owner = owner
         self._seconds = seconds
 
@@ -125,7 +125,7 @@ class LeaseStore:
         What another worker holds, and what is finished, is not in the answer.
         """
         unique = list({command.response_id: command for command in commands}.values())
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             rows = await connection.execute(
                 _CLAIM,
                 {
@@ -140,23 +140,23 @@ class LeaseStore:
 
     async def cancel(self, response_id: str) -> None:
         """Mark a response as cancelled for whoever runs it, now or later. Idempotent."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_CANCEL, {"response_id": response_id})
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> set[str]:
         """Extend the leases of (response id, attempt); return the ids that are still ours."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             rows = await connection.execute(_RENEW, {**_pairs(held), "seconds": self._seconds})
             return {row.response_id for row in rows}
 
     async def finish(self, held: Sequence[tuple[str, int]]) -> None:
         """Mark responses as done for ever."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_FINISH, _pairs(held))
 
     async def release(self, held: Sequence[tuple[str, int]]) -> None:
         """Let go of responses that another worker should take at once."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             await connection.execute(_RELEASE, _pairs(held))
 
     async def abandon_expired(self, *, most: int, again_after_seconds: float) -> list[CommandPlace]:
@@ -164,7 +164,7 @@ class LeaseStore:
 
         One that nobody claims within `again_after_seconds` is returned again by a later call.
         """
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             rows = await connection.execute(
                 _ABANDON, {"most": most, "again_after_seconds": again_after_seconds}
             )
@@ -175,7 +175,7 @@ class LeaseStore:
 
     async def forget(self, *, days: int, most: int) -> int:
         """Delete up to `most` finished leases that are older than `days`."""
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:
             return (await connection.execute(_FORGET, {"days": days, "most": most})).rowcount
 
 
