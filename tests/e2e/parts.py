@@ -38,7 +38,7 @@ class McpOverHttp:
         """Nothing: the servers file of the broker names it."""
         return {}
 
-    async def prepare(self, report: Report) -> Command:  # noqa: ARG002 - the protocol's
+    async def prepare(self, report: Report) -> Command:
         """Choose its port."""
         self.port = self._ports.claim(self.name)
         return Command(argv=(*self._command, "streamableHttp"), env={"PORT": str(self.port)})
