@@ -37,8 +37,7 @@ from tests.load.machine import bind, describe, read_usage, split_cores
 from tests.load.upstream import HOST
 
 SETTLED_CORES = 0.25
-SETTLE_STEP_S = 0.5
-SETTLE_STEPS = 60
+SETTLE_STEP_S, SETTLE_STEPS = 0.5, 60
 START_S = 60.0
 DRAIN_S = 30.0
 
@@ -56,8 +55,8 @@ class UpstreamPart:
         return {}
 
     async def prepare(self, _report: Report) -> Command:
-        argv = (sys.executable, "-m", "tests.load.upstream", "--port", str(self.port))
-        return Command(argv=argv, cwd=CHECKOUT)
+        program = (sys.executable, "-m", "tests.load.upstream")
+        return Command(argv=(*program, "--port", str(self.port)), cwd=CHECKOUT)
 
     async def is_ready(self) -> bool:
         return await http_status(self.port, "/healthz") == HTTPStatus.OK
