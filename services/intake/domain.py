@@ -60,6 +60,44 @@ class StoredResponse:
     deleted: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTurn:
+    """A response that wants to speak next in a conversation. `input` are its items as JSON."""
+
+    response_id: str
+    conversation_id: str
+    project: str
+    input: str
+    item_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """What a response said at its end; None when its turn leaves nothing in the conversation."""
+
+    response_id: str
+    output: list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation without its items; `metadata` is a JSON object."""
+
+    conversation_id: str
+    project: str
+    key_id: str
+    metadata: str
+    created_at: datetime
+
+
+def conversation_of(request: dict[str, Any]) -> str | None:
+    """Return the id of the conversation that a create request names, None when it names none."""
+    given = request.get("conversation")
+    if isinstance(given, dict):
+        given = given.get("id")
+    return given if isinstance(given, str) else None
+
+
 def input_items(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a request's own input as items; a plain string is one user message."""
     given = request.get("input") or []
@@ -71,12 +109,14 @@ def input_items(request: dict[str, Any]) -> list[dict[str, Any]]:
 def queued_response(response_id: str, request: dict[str, Any], created_at: int) -> dict[str, Any]:
     """Return a Response object without output, echoing its request."""
     text = request.get("text") or {}
+    conversation = conversation_of(request)
     return {
         "id": response_id,
         "object": "response",
         "created_at": created_at,
         "status": "queued",
         "background": bool(request.get("background")),
+        "conversation": None if conversation is None else {"id": conversation},
         "error": None,
         "incomplete_details": None,
         "instructions": request.get("instructions"),

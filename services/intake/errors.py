@@ -46,6 +46,42 @@ def response_not_found(response_id: str) -> ApiError:
     return ApiError(404, f"Response with id '{response_id}' not found.")
 
 
+def conversation_not_found(conversation_id: str) -> ApiError:
+    """Return the 404 for a conversation that does not exist, or is not the caller's."""
+    return ApiError(404, f"Conversation with id '{conversation_id}' not found.")
+
+
+def item_not_found(item_id: str) -> ApiError:
+    """Return the 404 for an item that its conversation does not have."""
+    return ApiError(404, f"Item with id '{item_id}' not found in this conversation.")
+
+
+def conversation_locked() -> ApiError:
+    """Return the API's refusal of a second response while one of the same conversation runs."""
+    return invalid(
+        "Another process is currently operating on this conversation. "
+        "Please retry in a few seconds.",
+        param="conversation",
+        code="conversation_locked",
+    )
+
+
+def duplicate_item(item_id: str, *, param: str) -> ApiError:
+    """Return the 400 for an item whose id the conversation or the request has already."""
+    return invalid(
+        f"Duplicate item found with id {item_id}. Remove duplicate items and try again.",
+        param=param,
+        code="duplicate_item",
+    )
+
+
+def history_too_large(param: str) -> ApiError:
+    """Return the 400 for a request after more than this server puts before one."""
+    return invalid(
+        "The conversation before this request is too large.", param=param, code="history_too_large"
+    )
+
+
 def model_not_found(model: str) -> ApiError:
     """Return the 404 for a model that no provider serves."""
     return ApiError(

@@ -69,9 +69,12 @@ class Reader:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             chain = await self._store.chain(response_id, project=project, most=most)
-            if chain and chain[-1].response is not None:
+            finished = bool(chain) and chain[-1].response is not None
+            if finished and is_whole(chain):
                 break
             if self._clock.monotonic() >= deadline:
+                if finished:
+                    break
                 raise _unusable(response_id, found=bool(chain))
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -82,6 +85,17 @@ class Reader:
                 code="chain_too_long",
             )
         return chain
+
+    async def chain(self, response_id: str, *, project: str, most: int) -> list[StoredResponse]:
+        """Return a response, finished or not, after all before it; empty when there is none."""
+        deadline = self._deadline(response_id)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            chain = await self._store.chain(response_id, project=project, most=most)
+            if (chain and is_whole(chain)) or self._clock.monotonic() >= deadline:
+                return chain
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _deadline(self, response_id: str) -> float:
         """Only a young id of ours can be one that the projection will still bring."""
@@ -105,6 +119,11 @@ def _unusable(response_id: str, *, found: bool) -> Exception:
         param="previous_response_id",
         code="previous_response_not_found",
     )
+
+
+def is_whole(chain: Sequence[StoredResponse]) -> bool:
+    """Whether the request of each response is there; its end may be projected before it."""
+    return all(row.request is not None or row.response is None for row in chain)
 
 
 def items_of(chain: Sequence[StoredResponse]) -> list[dict[str, Any]]:

@@ -12,11 +12,15 @@ from contracts.responses import (
 )
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
 from services.intake.api.app import IntakeApp
+from services.intake.api.conversations import ConversationRoutes
 from services.intake.api.create import CreateEndpoint
 from services.intake.api.forward import Forwarder
 from services.intake.api.routes import Routes
 from services.intake.clients import HttpClients, ModelList
+from services.intake.conversation_store import ConversationStore
+from services.intake.conversations import Conversations, TurnTaker
 from services.intake.history import Reader
+from services.intake.input_items import InputItems
 from services.intake.keys import ApiKeys
 from services.intake.resume import Resumer
 from services.intake.service import Bounds, Responses
@@ -24,6 +28,7 @@ from services.intake.settings import IntakeSettings
 from services.intake.store import ResponseStore
 from services.intake.streams import Hubs
 from services.intake.subscribers import Projection
+from services.intake.turns_store import TurnStore
 from services.kit.blobs import open_blobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers, Subscription
@@ -59,11 +64,20 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     )
     store = ResponseStore(engine)
     reader = Reader(store, clock, wait_seconds=settings.projection_wait_seconds)
+    turn_store = TurnStore(
+        engine,
+        # Longer than any request waits for Kafka, with time for its command to be projected.
+        reserved_seconds=6 * settings.accept_timeout_seconds,
+        run_seconds=settings.response_timeout_seconds,
+        max_bytes=settings.max_history_bytes,
+    )
+    turns = TurnTaker(turn_store, clock, wait_seconds=settings.projection_wait_seconds)
     responses = Responses(
         producer=producer,
         hub=hubs.own,
         reader=reader,
         store=store,
+        turns=turns,
         blobs=blobs,
         providers=providers,
         clock=clock,
@@ -93,7 +107,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             topics=(RESPONSES_COMMANDS.name, RESPONSES_LIFECYCLE.name),
             group="intake",
             types=_PROJECTED,
-            handle=Projection(store, blobs).on_messages,
+            handle=Projection(store, turn_store, blobs, clock).on_messages,
         )
     )
     clients = HttpClients()
@@ -117,9 +131,20 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         "/v1/mcp": settings.mcp_broker_url,
     }
     routes = Routes(responses, resumer, keys, ModelList(providers, clients, clock))
+    conversation_routes = ConversationRoutes(
+        Conversations(ConversationStore(engine), clock),
+        InputItems(reader, turns, max_chain=settings.max_chain),
+        keys,
+        max_body_bytes=settings.max_body_bytes,
+    )
     app = IntakeApp(
         CreateEndpoint(responses, keys, max_body_bytes=settings.max_body_bytes),
-        [*health_routes(health), *routes.routes(), *forwarder.routes(owners)],
+        [
+            *health_routes(health),
+            *routes.routes(),
+            *conversation_routes.routes(),
+            *forwarder.routes(owners),
+        ],
     )
     server = HttpServer(
         app,

@@ -17,6 +17,7 @@ Metadata = Annotated[
     Field(max_length=16),
 ]
 
+_STARTS = ("input", "prompt", "previous_response_id", "conversation")
 _TYPE_NAMES = {
     "bool_type": "a boolean",
     "int_type": "an integer",
@@ -44,12 +45,20 @@ class _Typed(BaseModel):
     type: StrictStr
 
 
-class _Item(BaseModel):
+class InputItem(BaseModel):
+    """An item as clients send it, as far as intake must understand it."""
+
     model_config = ConfigDict(extra="allow")
 
     type: StrictStr | None = None
     role: StrictStr | None = None
     content: StrictStr | list[Object] | None = None
+
+
+class _ConversationReference(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    id: StrictStr
 
 
 class _StreamOptions(BaseModel):
@@ -68,9 +77,9 @@ class CreateResponse(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: StrictStr = Field(min_length=1, max_length=256)
-    input: StrictStr | list[_Item] | None = None
+    input: StrictStr | list[InputItem] | None = None
     background: StrictBool | None = None
-    conversation: StrictStr | Object | None = None
+    conversation: StrictStr | _ConversationReference | None = None
     include: list[StrictStr] | None = None
     instructions: StrictStr | None = None
     max_output_tokens: Count | None = None
@@ -101,13 +110,20 @@ def parse_create(body: object) -> CreateResponse:
     if not isinstance(body, dict):
         raise invalid("The request body must be a JSON object.", param=None)
     if "model" not in body:
-        raise _missing("model")
+        raise missing("model")
     try:
         request = CreateResponse.model_validate(body)
     except ValidationError as error:
-        raise _explain(error.errors()[0], body) from error
-    if request.input is None and request.prompt is None and request.previous_response_id is None:
-        raise _missing("input")
+        raise explain(error.errors()[0], body) from error
+    if request.previous_response_id is not None and request.conversation is not None:
+        raise invalid(
+            "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. "
+            "Ensure you are only providing one of them.",
+            param="conversation",
+            code="mutually_exclusive_parameters",
+        )
+    if all(getattr(request, name) is None for name in _STARTS):
+        raise missing("input")
     _refuse_unserved(request)
     return request
 
@@ -116,13 +132,14 @@ def _refuse_unserved(request: CreateResponse) -> None:
     """Refuse what this version can't do yet, rather than ignore it."""
     if request.background and request.store is False:
         raise invalid("A background response must be stored.", param="store", code="invalid_value")
-    for name in ("conversation", "prompt"):
-        if getattr(request, name) is not None:
-            raise invalid(
-                f"Unsupported parameter: '{name}' is not supported by this installation.",
-                param=name,
-                code="unsupported_parameter",
-            )
+    if request.prompt is not None:
+        raise invalid(
+            "Unsupported parameter: 'prompt' is not supported by this installation.",
+            param="prompt",
+            code="unsupported_parameter",
+        )
+    if request.conversation is not None and isinstance(request.input, list):
+        refuse_references(request.input, "input")
     for index, tool in enumerate(request.tools or []):
         extra = tool.model_extra or {}
         if tool.type == "mcp" and extra.get("require_approval") not in (None, "never"):
@@ -134,17 +151,30 @@ def _refuse_unserved(request: CreateResponse) -> None:
             )
 
 
-def _missing(name: str) -> ApiError:
+def refuse_references(items: list[InputItem], param: str) -> None:
+    """Refuse references to items where items are kept: `ApiError` (400)."""
+    for index, item in enumerate(items):
+        if item.type == "item_reference":
+            raise invalid(
+                "A conversation keeps items, not references to items: leave this one out.",
+                param=f"{param}[{index}]",
+                code="unsupported_value",
+            )
+
+
+def missing(name: str) -> ApiError:
+    """Return the 400 for a parameter that must be there."""
     return invalid(
         f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
     )
 
 
-def _explain(error: ErrorDetails, body: Object) -> ApiError:
+def explain(error: ErrorDetails, body: Object) -> ApiError:
+    """Return the 400 for what pydantic found wrong in a body."""
     param = _path(error["loc"], body)
     kind = error["type"]
     if kind == "missing":
-        return _missing(param)
+        return missing(param)
     if kind in _TYPE_NAMES:
         got = _GOT.get(type(error["input"]), "another type")
         return invalid(

@@ -16,9 +16,11 @@ from contracts.principal import Principal
 from contracts.providers import Providers
 from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
-from services.intake.domain import StoredResponse, queued_response
+from services.intake.conversations import TurnTaker
+from services.intake.domain import StoredResponse, conversation_of, queued_response
 from services.intake.errors import (
     ApiError,
+    history_too_large,
     invalid,
     model_not_found,
     response_not_found,
@@ -90,6 +92,7 @@ class Responses:
     hub: Hub
     reader: Reader
     store: OwnView
+    turns: TurnTaker
     blobs: BlobStore
     providers: Providers
     clock: Clock
@@ -120,33 +123,41 @@ class Responses:
         request = parse_create(document)
         if not self.providers.serving(request.model):
             raise model_not_found(request.model)
-        history = await self._history(request, key)
+        assert isinstance(document, dict)
         response_id = new_id("resp")
-        now = self.clock.now()
+        history = await self._history(request, document, response_id, key)
         command = RunResponseV1(
             response_id=response_id,
             principal=_principal(request, key),
             model=request.model,
-            accepted_at=now,
+            accepted_at=self.clock.now(),
             events_partition=self.hub.partition,
             stream=bool(request.stream),
             background=bool(request.background),
             store=request.store is not False,
             previous_response_id=request.previous_response_id,
+            conversation_id=conversation_of(document),
         )
-        value = await self._encode(command, body, history)
-        follower = Follower(response_id, limit_bytes=self.bounds.stream_buffer_bytes)
+        try:
+            return await self._publish(command, await self._encode(command, body, history))
+        except BaseException:
+            await self.turns.abandon(document, response_id)
+            raise
+
+    async def _publish(self, command: RunResponseV1, value: bytes) -> Accepted:
+        """Put a command on the log and listen for its answer."""
+        follower = Follower(command.response_id, limit_bytes=self.bounds.stream_buffer_bytes)
         self.hub.add(follower)
         self._open += 1
         accepted = Accepted(
-            response_id,
+            command.response_id,
             stream=command.stream,
             background=command.background,
             follower=follower,
             close=lambda: self._close(follower),
         )
         try:
-            await self._durable(RESPONSES_COMMANDS.name, value, response_id)
+            await self._durable(RESPONSES_COMMANDS.name, value, command.response_id)
         except BaseException:
             accepted.close()
             raise
@@ -197,19 +208,18 @@ class Responses:
             return await self.blobs.get(entry.payload.decode())
         return entry.payload
 
-    async def _history(self, request: CreateResponse, key: ApiKey) -> bytes | None:
+    async def _history(
+        self, request: CreateResponse, document: dict[str, Any], response_id: str, key: ApiKey
+    ) -> bytes | None:
         if request.previous_response_id is None:
-            return None
+            return await self.turns.begin(document, response_id, key)
         chain = await self.reader.finished_chain(
             request.previous_response_id, project=key.project, most=self.bounds.max_chain
         )
-        history = orjson.dumps(items_of(chain))
+        before = [entry.item for entry in await self.turns.before(chain[0])]
+        history = orjson.dumps([*before, *items_of(chain)])
         if len(history) > self.bounds.max_history_bytes:
-            raise invalid(
-                "The conversation before this request is too large.",
-                param="previous_response_id",
-                code="history_too_large",
-            )
+            raise history_too_large("previous_response_id")
         return history
 
     async def _encode(self, command: RunResponseV1, body: bytes, history: bytes | None) -> bytes:

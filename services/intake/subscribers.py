@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -14,45 +15,74 @@ from contracts.responses import (
     ResponseStartedV1,
     RunResponseV1,
 )
-from services.intake.domain import AcceptedRow, FinishedRow
+from services.intake.domain import AcceptedRow, FinishedRow, TurnEnd
 from services.intake.store import ResponseStore
+from services.intake.turns_store import TurnStore
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_out
+from services.kit.clock import Clock
 from services.kit.consumer import Received
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What a batch brings, a list per statement."""
+
+    accepted: list[AcceptedRow] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    finished: list[FinishedRow] = field(default_factory=list)
+    deleted: list[tuple[str, str, str]] = field(default_factory=list)
+    turns: list[str] = field(default_factory=list)
+    ends: list[TurnEnd] = field(default_factory=list)
 
 
 class Projection:
     """Turns batches of messages into one statement per kind. Idempotent, indifferent to order."""
 
-    def __init__(self, store: ResponseStore, blobs: BlobStore) -> None:
+    def __init__(
+        self, store: ResponseStore, turns: TurnStore, blobs: BlobStore, clock: Clock
+    ) -> None:
         self._store = store
+        self._turns = turns
         self._blobs = blobs
+        self._clock = clock
 
     async def on_messages(self, batch: list[Received]) -> None:
         """Project a batch; returns when all of it is in the database."""
-        accepted: list[AcceptedRow] = []
-        finished: list[FinishedRow] = []
-        started: list[str] = []
-        deleted: list[tuple[str, str, str]] = []
+        changes = _Changes()
         for received in batch:
-            data: Contract = received.envelope.data
-            if isinstance(data, RunResponseV1) and data.store:
-                accepted.append(await self._accepted(data))
-            elif isinstance(data, ResponseFinishedV1) and data.store:
-                finished.append(await self._finished(data))
-            elif isinstance(data, ResponseStartedV1):
-                started.append(data.response_id)
-            elif isinstance(data, ResponseDeletedV1):
-                owner = data.principal
-                deleted.append((data.response_id, owner.project, owner.key_id))
-        if accepted:
-            await self._store.accepted(accepted)
-        if started:
-            await self._store.started(started)
-        if finished:
-            await self._store.finished(finished)
-        if deleted:
-            await self._store.deleted(deleted)
+            await self._collect(received.envelope.data, changes)
+        if changes.accepted:
+            await self._store.accepted(changes.accepted)
+        if changes.started:
+            await self._store.started(changes.started)
+        if changes.finished:
+            await self._store.finished(changes.finished)
+        if changes.deleted:
+            await self._store.deleted(changes.deleted)
+        if changes.turns:
+            await self._turns.accepted(changes.turns, now=self._clock.now())
+        if changes.ends:
+            # After the responses: a turn that was cancelled or deleted leaves nothing behind.
+            await self._turns.settle(changes.ends, now=self._clock.now())
+
+    async def _collect(self, data: Contract, changes: _Changes) -> None:
+        if isinstance(data, RunResponseV1):
+            if data.conversation_id is not None:
+                changes.turns.append(data.response_id)
+            if data.store:
+                changes.accepted.append(await self._accepted(data))
+        elif isinstance(data, ResponseFinishedV1):
+            response = await self._response(data)
+            if response.get("conversation") is not None:
+                changes.ends.append(_turn_end(data, response))
+            if data.store:
+                changes.finished.append(_finished(data, response))
+        elif isinstance(data, ResponseStartedV1):
+            changes.started.append(data.response_id)
+        elif isinstance(data, ResponseDeletedV1):
+            owner = data.principal
+            changes.deleted.append((data.response_id, owner.project, owner.key_id))
 
     async def _payload(self, claim: ClaimCheck) -> Any:
         return orjson.loads(await check_out(self._blobs, claim))
@@ -76,24 +106,36 @@ class Projection:
             request=_json(request),
         )
 
-    async def _finished(self, data: ResponseFinishedV1) -> FinishedRow:
-        response = data.response
-        if data.payload is not None:
-            response = await self._payload(data.payload)
-        return FinishedRow(
-            response_id=data.response_id,
-            project=data.principal.project,
-            key_id=data.principal.key_id,
-            user=data.principal.user,
-            chat=data.principal.chat,
-            model=data.model,
-            events_partition=data.events_partition,
-            accepted_at=data.accepted_at,
-            finished_at=data.finished_at,
-            status=data.status,
-            last_sequence_number=data.last_sequence_number,
-            response=_json(response),
-        )
+    async def _response(self, data: ResponseFinishedV1) -> dict[str, Any]:
+        if data.payload is None:
+            return data.response or {}
+        # What is not stored is fetched only for the conversation that waits for it.
+        if not data.store and not await self._turns.is_open(data.response_id):
+            return {}
+        return dict(await self._payload(data.payload))
+
+
+def _finished(data: ResponseFinishedV1, response: dict[str, Any]) -> FinishedRow:
+    return FinishedRow(
+        response_id=data.response_id,
+        project=data.principal.project,
+        key_id=data.principal.key_id,
+        user=data.principal.user,
+        chat=data.principal.chat,
+        model=data.model,
+        events_partition=data.events_partition,
+        accepted_at=data.accepted_at,
+        finished_at=data.finished_at,
+        status=data.status,
+        last_sequence_number=data.last_sequence_number,
+        response=_json(response),
+    )
+
+
+def _turn_end(data: ResponseFinishedV1, response: dict[str, Any]) -> TurnEnd:
+    """What was said stays, even if it was cut short; what failed can be said again."""
+    said = data.status in ("completed", "incomplete")
+    return TurnEnd(data.response_id, list(response.get("output") or []) if said else None)
 
 
 def _json(value: Any) -> str:
