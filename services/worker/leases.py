@@ -6,14 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from aiokafka.errors import KafkaError
-from sqlalchemy.exc import DBAPIError
-
+from services.kit.consumer import OUTAGES
 from services.kit.tasks import TaskSet
 from services.worker.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
-_FLUSH_SECONDS = 0.02
+_FLUSH_SECONDS = 0.05
 _SWEEP_MOST = 200
 _REPUBLISH_AGAIN_SECONDS = 15.0
 _FORGET_EVERY_SWEEPS = 300
@@ -21,20 +19,23 @@ _FORGET_MOST = 20_000
 KEEP_FINISHED_DAYS = 8
 """Longer than `responses.commands` keeps its messages: a command that comes again stays known."""
 
-_OUTAGE = (DBAPIError, OSError, TimeoutError)
-
 
 class LeaseKeeper:
-    """The leases this worker holds; `on_lost` gets the id of one that another worker took over."""
+    """The leases this worker holds; `on_lost` gets the id of one that another worker took over.
 
-    def __init__(self, store: LeaseStore, *, seconds: float) -> None:
+    `on_fatal` gets a bug after which no lease would be renewed any more.
+    """
+
+    def __init__(
+        self, store: LeaseStore, *, seconds: float, on_fatal: Callable[[BaseException], None]
+    ) -> None:
         self._store = store
         self._seconds = seconds
         self.on_lost: Callable[[str], None] = logger.warning
         self._held: dict[str, int] = {}
         self._finished: list[tuple[str, int]] = []
         self._wake = asyncio.Event()
-        self._tasks = TaskSet()
+        self._tasks = TaskSet(on_fatal)
 
     @property
     def held(self) -> int:
@@ -80,7 +81,7 @@ class LeaseKeeper:
                 continue
             try:
                 kept = await self._store.renew(held)
-            except _OUTAGE as error:
+            except OUTAGES as error:
                 logger.warning("leases could not be renewed, trying again: %r", error)
                 continue
             for response_id, attempt in held:
@@ -96,11 +97,15 @@ class LeaseKeeper:
             finished, self._finished = self._finished, []
             try:
                 await self._store.finish(finished)
-            except _OUTAGE as error:
+            except OUTAGES as error:
                 logger.warning("finished leases could not be noted, trying again: %r", error)
                 self._finished = finished + self._finished
                 self._wake.set()
                 await asyncio.sleep(self._seconds / 10)
+            except asyncio.CancelledError:
+                # Whether they were noted is not known: `stop` does it again.
+                self._finished = finished + self._finished
+                raise
 
 
 class Sweeper:
@@ -115,11 +120,12 @@ class Sweeper:
         republish: Callable[[CommandPlace], Awaitable[None]],
         *,
         every_seconds: float,
+        on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._store = store
         self._republish = republish
         self._every_seconds = every_seconds
-        self._tasks = TaskSet()
+        self._tasks = TaskSet(on_fatal)
 
     async def start(self) -> None:
         """Begin to sweep."""
@@ -142,5 +148,5 @@ class Sweeper:
                 sweeps += 1
                 if sweeps % _FORGET_EVERY_SWEEPS == 0:
                     await self._store.forget(days=KEEP_FINISHED_DAYS, most=_FORGET_MOST)
-            except (*_OUTAGE, KafkaError) as error:
+            except OUTAGES as error:
                 logger.warning("a sweep failed, the next one repeats it: %r", error)

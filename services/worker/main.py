@@ -95,13 +95,13 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
             partition=job.command.events_partition,
         ),
     )
-    keeper = LeaseKeeper(store, seconds=settings.lease_seconds)
+    keeper = LeaseKeeper(store, seconds=settings.lease_seconds, on_fatal=runtime.fail)
     commands = CommandIntake(
-        runner.run,
+        runner,
         keeper,
         outbox,
         blobs,
-        bounds=Bounds(settings.max_responses, settings.drain_seconds),
+        bounds=Bounds(settings.max_responses, settings.drain_seconds, settings.max_attempts),
     )
     consumers = Consumers(
         settings.kafka_bootstrap,
@@ -136,7 +136,12 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         drain_seconds=1,
     )
     republisher = Republisher(producer, bootstrap=settings.kafka_bootstrap, client_id=name)
-    sweeper = Sweeper(store, republisher.republish, every_seconds=settings.sweep_seconds)
+    sweeper = Sweeper(
+        store,
+        republisher.republish,
+        every_seconds=settings.sweep_seconds,
+        on_fatal=runtime.fail,
+    )
     results = caller.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
     control = Control(
         store, runner.stop, bootstrap=settings.kafka_bootstrap, dead_letters=dead_letters

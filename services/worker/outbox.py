@@ -175,9 +175,8 @@ class Outbox:
         self._blobs = blobs
         self._tick_seconds = tick_seconds
         self._bound_bytes = bound_bytes
-        self._on_fatal = on_fatal
         self._lanes: dict[int, _Lane] = {}
-        self._tasks = TaskSet()
+        self._tasks = TaskSet(on_fatal)
 
     async def start(self) -> None:
         """Do nothing: lanes are opened when a response first needs them."""
@@ -211,8 +210,4 @@ class Outbox:
         )
 
     async def _insist(self, action: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await retry(action, on=(KafkaError, OSError), backoff=_SEND_BACKOFF)
-        except (KafkaError, OSError) as error:
-            self._on_fatal(error)
-            raise
+        await retry(action, on=(KafkaError, OSError), backoff=_SEND_BACKOFF)

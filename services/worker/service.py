@@ -14,7 +14,9 @@ from contracts.packs import Flag
 from contracts.responses import ResponseFinishedV1
 from services.kit.clock import Clock
 from services.worker.attempts import Attempts
+from services.worker.composer import EventWriter
 from services.worker.domain import Job, fail, terminal_status
+from services.worker.errors import UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.outcome import (
     INTERRUPTED,
@@ -23,6 +25,7 @@ from services.worker.outcome import (
     estimate_usage,
     failed_response,
     last_frame,
+    refused,
 )
 from services.worker.recovery import Delivered
 
@@ -67,6 +70,24 @@ class ResponseRunner:
                 outcome = await self._in_background(job, out, skip_through)
             else:
                 outcome = await self.attempts.run(job, out, skip_through)
+        await self._end(job, out, outcome, started_at)
+
+    async def give_up(self, job: Job, out: OutStream) -> None:
+        """End a job that can't be answered as failed, after what was told already.
+
+        For bugs, and for jobs none of whose attempts came to an end.
+        """
+        started_at = self.clock.now()
+        await out.sent()
+        earlier = await self.read_back(job)
+        outcome = self._conclude_earlier(job, earlier)
+        if outcome is None:
+            writer = EventWriter(None, skip_through=earlier.built.last_sequence_number)
+            provider = self.attempts.first_provider(job)
+            outcome = refused(job, _given_up(), provider, writer, self.clock.now())
+        await self._end(job, out, outcome, started_at)
+
+    async def _end(self, job: Job, out: OutStream, outcome: Outcome, started_at: datetime) -> None:
         body = orjson.dumps(outcome.response)
         if not outcome.on_log:
             _write_last(job, out, outcome, body)
@@ -92,7 +113,9 @@ class ResponseRunner:
                 return answer.result()
             return cancelled(job, provider, self.clock.now())
         finally:
-            del self._stops[job.response_id]
+            # A later attempt may have taken the place of this one.
+            if self._stops.get(job.response_id) is stop:
+                del self._stops[job.response_id]
             stopped.cancel()
             answer.cancel()
             await asyncio.gather(stopped, answer, return_exceptions=True)
@@ -103,6 +126,7 @@ class ResponseRunner:
 
     def _fact(self, job: Job, outcome: Outcome, started_at: datetime) -> ResponseFinishedV1:
         command, response = job.command, outcome.response
+        tier = response.get("service_tier")
         return ResponseFinishedV1(
             response_id=command.response_id,
             attempt=job.attempt,
@@ -116,7 +140,7 @@ class ResponseRunner:
             events_partition=command.events_partition,
             last_sequence_number=outcome.last_sequence_number,
             store=command.store,
-            service_tier=response.get("service_tier"),
+            service_tier=tier if isinstance(tier, str) else None,
             estimated_usage=outcome.estimated_usage,
         )
 
@@ -128,7 +152,10 @@ class ResponseRunner:
             return Outcome(earlier.finished, provider, last_sequence_number=last, on_log=True)
         now = self.clock.now()
         if earlier.ended:
-            response = failed_response(job, INTERRUPTED, [], now)
+            error = INTERRUPTED
+            if earlier.error is not None:
+                error = {"code": "server_error", "message": earlier.error}
+            response = failed_response(job, error, [], now)
             return Outcome(response, provider, last_sequence_number=last, on_log=True)
         if not earlier.built.delivered:
             return None
@@ -139,6 +166,15 @@ class ResponseRunner:
         return Outcome(
             response, provider, last_sequence_number=(last or 0) + 1, estimated_usage=True
         )
+
+
+def _given_up() -> UpstreamError:
+    return UpstreamError(
+        "The server had an error while processing your request. Sorry about that!",
+        status=500,
+        code="server_error",
+        retryable=False,
+    )
 
 
 def _write_last(job: Job, out: OutStream, outcome: Outcome, body: bytes) -> None:

@@ -31,6 +31,7 @@ class WorkerSettings(ServiceSettings):
     max_event_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
     max_response_bytes: int = Field(128 * 1024 * 1024, ge=1024 * 1024)
     drain_seconds: float = Field(10.0, ge=0)
+    max_attempts: int = Field(8, ge=1, le=100)
     max_turns: int = Field(32, ge=1, le=1_000)
     tool_timeout_seconds: float = Field(60.0, gt=0)
     results_partition: int | None = Field(None, ge=0)

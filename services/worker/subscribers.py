@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
-from aiokafka.errors import KafkaError
-from sqlalchemy.exc import DBAPIError
 
 from contracts.responses import CancelResponseV1, RunResponseV1
 from contracts.topics import RESPONSES_CONTROL
 from services.kit.blobs import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
 from services.kit.codec import decode
-from services.kit.consumer import Received
+from services.kit.consumer import OUTAGES, Received
 from services.kit.deadletters import DeadLetters, Record
 from services.kit.retry import Backoff, retry
 from services.kit.tail import Tail
@@ -28,33 +27,51 @@ from services.worker.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
 
-_OUTAGE = (DBAPIError, OSError, TimeoutError)
+_INTERRUPTIONS = (*OUTAGES, BlobMissingError, ClaimCheckError)
 _CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0)
 
-Run = Callable[[Job, OutStream], Awaitable[None]]
+
+class Runner(Protocol):
+    """Takes claimed jobs to their end."""
+
+    async def run(self, job: Job, out: OutStream) -> None:
+        """Answer the job."""
+        ...
+
+    async def give_up(self, job: Job, out: OutStream) -> None:
+        """End a job that can't be answered as failed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`most` responses run at once; at a stop they have `drain_seconds` to end."""
+    """`most` responses run at once, each in up to `attempts`; at a stop they have `drain_seconds`
+    to end.
+    """
 
     most: int
     drain_seconds: float
+    attempts: int
 
 
 class CommandIntake:
     """Takes on as many responses as the worker has room for; the rest waits on the topic."""
 
     def __init__(
-        self, run: Run, keeper: LeaseKeeper, outbox: Outbox, blobs: BlobStore, *, bounds: Bounds
+        self,
+        runner: Runner,
+        keeper: LeaseKeeper,
+        outbox: Outbox,
+        blobs: BlobStore,
+        *,
+        bounds: Bounds,
     ) -> None:
-        self._run = run
+        self._runner = runner
         self._keeper = keeper
         keeper.on_lost = self.cancel
         self._outbox = outbox
         self._blobs = blobs
-        self._most = bounds.most
-        self._drain_seconds = bounds.drain_seconds
+        self._bounds = bounds
         self._room = asyncio.Event()
         self._room.set()
         self._tasks = TaskSet()
@@ -65,7 +82,7 @@ class CommandIntake:
 
     async def stop(self) -> None:
         """Let what runs end within the drain time, cancel the rest for others to take."""
-        await self._tasks.finish(seconds=self._drain_seconds)
+        await self._tasks.finish(seconds=self._bounds.drain_seconds)
 
     async def on_run_response(self, batch: list[Received]) -> None:
         """Claim the batch in one statement and start what was claimed.
@@ -85,6 +102,7 @@ class CommandIntake:
             ]
         )
         for response_id, claim in claimed.items():
+            self.cancel(response_id)
             task = self._tasks.spawn(
                 self._work(commands[response_id][0], claim), name=f"run {response_id}"
             )
@@ -97,14 +115,14 @@ class CommandIntake:
         return not self._room.is_set()
 
     def cancel(self, response_id: str) -> None:
-        """Stop working on a response that another worker owns now."""
+        """Stop working on a response that another attempt owns now."""
         task = self._open.get(response_id)
         if task is not None:
             logger.warning("the lease of %s was lost, stopping", response_id)
             task.cancel()
 
     def _note_room(self) -> None:
-        if len(self._open) < self._most:
+        if len(self._open) < self._bounds.most:
             self._room.set()
         else:
             self._room.clear()
@@ -112,21 +130,39 @@ class CommandIntake:
     async def _work(self, command: RunResponseV1, claim: Claim) -> None:
         response_id, attempt = command.response_id, claim.attempt
         try:
-            job = await self._job(command, claim)
             out = self._outbox.open(
                 response_id, attempt=attempt, partition=command.events_partition
             )
-            await self._run(job, out)
+            if attempt <= self._bounds.attempts:
+                await self._run(command, claim, out)
+            else:
+                logger.error("%s ended no attempt of %d, giving up", response_id, attempt - 1)
+                # Not even its request can be trusted: that may be what stopped the attempts.
+                await self._runner.give_up(Job(command, attempt, {}, []), out)
             self._keeper.finish(response_id, attempt)
-        except (KafkaError, DBAPIError, OSError, BlobMissingError, ClaimCheckError) as error:
+        except _INTERRUPTIONS as error:
             # The lease expires and the response is taken up again, here or elsewhere.
             logger.warning("%s was interrupted: %r", response_id, error)
+            self._keeper.drop(response_id, attempt)
+        except Exception:
+            logger.exception("%s can't even be given up, another attempt may", response_id)
             self._keeper.drop(response_id, attempt)
         finally:
             # A later attempt may have taken the place of this one.
             if self._open.get(response_id) is asyncio.current_task():
                 del self._open[response_id]
             self._note_room()
+
+    async def _run(self, command: RunResponseV1, claim: Claim, out: OutStream) -> None:
+        job = await self._job(command, claim)
+        try:
+            await self._runner.run(job, out)
+        except _INTERRUPTIONS:
+            raise
+        except Exception:
+            # A bug would come again with the next attempt, and that one may be paid for again.
+            logger.exception("a bug stopped %s, it fails", command.response_id)
+            await self._runner.give_up(job, out)
 
     async def _job(self, command: RunResponseV1, claim: Claim) -> Job:
         request, history = command.request or {}, command.history
@@ -179,8 +215,8 @@ class Control:
     async def _cancel(self, response_id: str) -> None:
         try:
             await retry(
-                lambda: self._store.cancel(response_id), on=_OUTAGE, backoff=_CANCEL_BACKOFF
+                lambda: self._store.cancel(response_id), on=OUTAGES, backoff=_CANCEL_BACKOFF
             )
-        except _OUTAGE as error:
+        except OUTAGES as error:
             logger.warning("the cancelling of %s could not be noted: %r", response_id, error)
         self._stop_run(response_id)
