@@ -243,14 +243,16 @@ def survives_a_killed_worker(compose: Compose, client: OpenAI, upstream: Upstrea
             upstream.wait_until(lambda stats: stats["held"] == HELD, TIMEOUT_S)
             owner, leases = _busiest(compose)
             _docker("kill", "--signal", "KILL", owner)
+            killed_s = time.monotonic()
         finally:
             upstream.release("kill")
         answers = [question.result(TIMEOUT_S) for question in asked]
+    all_s = time.monotonic() - killed_s
     expected = [f"answer {number}" for number in range(HELD)]
     expect([answer.output_text for answer in answers] == expected, "every answer", answers)
     repeated = len(upstream.requests("fault:hold")) - HELD
     expect(repeated == leases, f"{leases} questions asked again", f"{repeated} were")
-    _say(f" [{leases} of {HELD} moved]", end="")
+    _say(f" [{leases} of {HELD} moved, all answered {all_s:.1f} s later]", end="")
     _docker("start", owner)
     compose("up", "--no-build", "--no-recreate", "--wait", "--scale", "worker=2")
 

@@ -18,6 +18,7 @@ from infra.local.plan import JOBS, Plan
 from infra.local.settings import LocalSettings
 from infra.local.supervisor import Step
 from infra.local.upstream import OPENAI_PROVIDERS, Upstream
+from tests.compose import SERVICES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -64,6 +65,7 @@ def test_every_service_has_a_container_built_of_its_own_code() -> None:
         if "SERVICE" in container.get("build", {}).get("args", {})
     }
     assert built == {name: name for name in PROGRAMS}
+    assert set(SERVICES) == PROGRAMS
     for name in PROGRAMS:
         assert (ROOT / "requirements" / f"{name.replace('_', '-')}.txt").is_file()
 
@@ -128,7 +130,8 @@ def test_a_service_listens_where_its_health_check_and_intake_look(service: str) 
     prefix = service.upper()
     assert environment[f"{prefix}_HOST"] == "0.0.0.0"
     assert environment[f"{prefix}_PORT"] == PORT
-    assert CONTAINERS[service]["healthcheck"]["test"] == ["CMD", "python", "health.py", "/readyz"]
+    check = CONTAINERS[service]["healthcheck"]["test"]
+    assert check == ["CMD", "python", "-I", "-S", "health.py", "/readyz"]
     url = CONTAINERS["intake"]["environment"].get(f"INTAKE_{prefix}_URL")
     assert url in (None, f"http://{service}:{PORT}")
 
@@ -204,7 +207,7 @@ def test_the_dockerfile_makes_an_image_of_any_service_that_runs_without_rights()
     assert "PIP_REQUIRE_HASHES=1" in DOCKERFILE
     assert "PYTHONDONTWRITEBYTECODE=1" in DOCKERFILE
     assert re.search(r"^STOPSIGNAL SIGTERM$", DOCKERFILE, flags=re.MULTILINE)
-    assert re.search(r'CMD \["python", "health.py", "/healthz"\]', DOCKERFILE)
+    assert 'CMD ["python", "-I", "-S", "health.py", "/healthz"]' in DOCKERFILE
     assert re.findall(r"^ENTRYPOINT (.)", DOCKERFILE, flags=re.MULTILINE) == ["[", "["]
     base = re.search(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE, flags=re.MULTILINE)
     assert base
