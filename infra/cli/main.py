@@ -36,6 +36,13 @@ keys.command("infra.cli.keys:list_keys", name="list", help="List all keys.")
 keys.command("infra.cli.keys:revoke", name="revoke", help="Revoke a key by its id.")
 app.command(keys)
 
+dlq = App(name="dlq", help="Look at messages that could not be handled; send them again or not.")
+dlq.command("infra.cli.dead_letters:list_waiting", name="list", help="Count them by topic.")
+dlq.command("infra.cli.dead_letters:show_letters", name="show", help="Show them with reasons.")
+dlq.command("infra.cli.dead_letters:retry", name="retry", help="Send them to their topic again.")
+dlq.command("infra.cli.dead_letters:drop", name="drop", help="Let them go.")
+app.command(dlq)
+
 
 def main() -> None:
     """Run the command line; a known problem is one sentence on stderr and exit code 1."""

@@ -8,7 +8,8 @@ from infra.local.settings import LocalSettings
 from infra.local.state import running
 
 
-def _bootstrap(settings: LocalSettings) -> str:
+def bootstrap(settings: LocalSettings) -> str:
+    """Return the Kafka of this stack, or the one that is configured; raises StackError."""
     if settings.kafka_bootstrap:
         return settings.kafka_bootstrap
     status = running(settings.home)
@@ -29,9 +30,9 @@ def apply(*, allow_data_loss: list[str] | None = None) -> int:
         A topic that may be changed although messages get lost; may be repeated.
     """
     losses = [word for topic in allow_data_loss or [] for word in ("--allow-data-loss", topic)]
-    return topics.main(["apply", "--bootstrap", _bootstrap(LocalSettings.load()), *losses])
+    return topics.main(["apply", "--bootstrap", bootstrap(LocalSettings.load()), *losses])
 
 
 def diff() -> int:
     """Show what `apply` would change; exit code 1 when there is something."""
-    return topics.main(["diff", "--bootstrap", _bootstrap(LocalSettings.load())])
+    return topics.main(["diff", "--bootstrap", bootstrap(LocalSettings.load())])
