@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.intake.domain import Conversation
 from services.intake.errors import conversation_not_found, item_not_found
-from services.intake.items import Identified, ListQuery, unknown_cursor, usable_id
+from services.intake.items import Identified, usable_id
+from services.intake.listing import ListQuery, unknown_cursor
 from services.intake.turns_store import append, lock, next_turn, refuse_duplicates
 
 _COLUMNS = "conversation_id, project, key_id, metadata, created_at"

@@ -18,7 +18,7 @@ from services.intake.api.forward import Forwarder
 from services.intake.api.routes import Routes
 from services.intake.clients import HttpClients, ModelList
 from services.intake.conversation_store import ConversationStore
-from services.intake.conversations import Conversations, TurnTaker
+from services.intake.conversations import Conversations
 from services.intake.history import Reader
 from services.intake.input_items import InputItems
 from services.intake.keys import ApiKeys
@@ -28,6 +28,7 @@ from services.intake.settings import IntakeSettings
 from services.intake.store import ResponseStore
 from services.intake.streams import Hubs
 from services.intake.subscribers import Projection
+from services.intake.turns import TurnTaker
 from services.intake.turns_store import TurnStore
 from services.kit.blobs import open_blobs
 from services.kit.clock import SystemClock

@@ -16,7 +16,6 @@ from contracts.principal import Principal
 from contracts.providers import Providers
 from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
-from services.intake.conversations import TurnTaker
 from services.intake.domain import StoredResponse, conversation_of, queued_response
 from services.intake.errors import (
     ApiError,
@@ -30,6 +29,7 @@ from services.intake.history import Reader, items_of
 from services.intake.keys import ApiKey
 from services.intake.request import CreateResponse, parse_create
 from services.intake.streams import Follower, Hub
+from services.intake.turns import TurnTaker
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_in
 from services.kit.clock import Clock

@@ -19,8 +19,8 @@ from services.intake.conversation_request import (
 from services.intake.conversations import Conversations
 from services.intake.errors import invalid
 from services.intake.input_items import InputItems
-from services.intake.items import included, list_query
 from services.intake.keys import ApiKey, ApiKeys
+from services.intake.listing import included, list_query
 
 
 class ConversationRoutes:
