@@ -1,0 +1,178 @@
+"""What each setting means, for the tables in docs/admin.md; `infra.settings_docs` makes them."""
+
+from __future__ import annotations
+
+Words = dict[str, str]
+
+SHARED: Words = {
+    "kafka_bootstrap": "Kafka's address, `host:port`, several separated by commas.",
+    "database_url": "PostgreSQL, `postgresql://user:password@host:port/database`. "
+    "For a socket: `postgresql://user@/database?host=/folder`.",
+    "s3_endpoint": "Object store, `http(s)://host[:port]`. Unset: files below `BLOB_DIR`.",
+    "s3_access_key": "Access key of the object store.",
+    "s3_secret_key": "Secret key of the object store.",
+    "s3_region": "Region that requests to the object store are signed for.",
+    "s3_bucket": "Bucket; made at the start of artifacts when it is missing.",
+    "blob_dir": "Folder for blobs without an object store. All services must see the same folder.",
+    "antiphon_internal_token": "Secret that intake shows to the services behind it. "
+    "Unset: they refuse every request.",
+    "otel_exporter_otlp_endpoint": "Where traces go, over OTLP/HTTP. Unset: nothing is traced.",
+    "log_level": "Least level of our own log lines.",
+    "log_format": "`json` has one object a line, `console` is for people.",
+    "antiphon_admin_key": "An API key with the scope `admin` that needs no record. Unset: none.",
+    "antiphon_providers": "The [providers file](#the-providers-file).",
+    "upstream_base_url": "One provider for every model, in place of the providers file.",
+    "upstream_dialect": "What that provider speaks: `responses` or `chat`.",
+    "upstream_api_key": "Key for that provider.",
+}
+COMMON: Words = {
+    "host": "Address to listen on.",
+    "port": "Port to listen on; 0 takes any free one. Intake's default is 8080.",
+    "database_pool": "Most connections to PostgreSQL.",
+    "shutdown_seconds": "How long each part of the process may take to stop.",
+}
+LOCAL: Words = {
+    "antiphon_home": "Folder for data, logs and downloads.",
+    "antiphon_downloads": "Folder for fetched Java archives; several homes may share it. "
+    "Unset: `downloads` in the home.",
+    "antiphon_host": "Address that intake listens on.",
+    "antiphon_port": "Port that intake listens on. All others are chosen free and remembered.",
+    "antiphon_admin_key": "The admin key. Unset: made once and kept in the home.",
+    "antiphon_internal_token": "Secret between services. Unset: made once and kept in the home.",
+    "antiphon_providers": "The providers file. "
+    "Unset: see [Choose the upstream](#choose-the-upstream).",
+    "antiphon_node": "Where the MCP servers for Node are installed.",
+    "kafka_bootstrap": "Your own Kafka in place of the embedded one.",
+    "database_url": "Your own PostgreSQL in place of the embedded one.",
+    "s3_endpoint": "Your own object store in place of the embedded one.",
+    "upstream_base_url": "Your own upstream in place of the model on this machine.",
+    "openai_api_key": "Asks OpenAI, as `infra/local/providers.toml` says.",
+    "demo_model": "The model that `antiphon demo` asks.",
+    "mcp_broker_servers": "The [MCP servers file](#the-mcp-servers-file). "
+    "Unset: `infra/local/mcp_servers.toml`.",
+    "intake_replicas": "How many intakes; the same as `--replicas intake=N`.",
+    "worker_replicas": "How many workers; the same as `--replicas worker=N`.",
+    "log_format": "Passed on to the services.",
+}
+INTAKE: Words = {
+    "artifacts_url": "Base URL of artifacts. Unset: `/v1/artifacts` answers 404.",
+    "costs_url": "Base URL of costs. Unset: `/v1/costs` answers 404.",
+    "mcp_broker_url": "Base URL of the MCP broker. Unset: `/v1/mcp` answers 404.",
+    "events_partition": "The partition of `responses.events` that this replica reads. "
+    "Unset: from a hash of the host name.",
+    "max_body_bytes": "Largest request body; above it 413.",
+    "max_open_requests": "Most requests that wait for an answer at once; above it 429.",
+    "max_stream_buffer_bytes": "What may wait for a slow reader of a stream. "
+    "Above it the stream is cut; the reader can resume.",
+    "response_timeout_seconds": "How long a JSON request waits; above it 504, "
+    "and the response goes on.",
+    "accept_timeout_seconds": "How long Kafka may take to acknowledge a request; above it 503.",
+    "projection_wait_seconds": "How long a read waits for a response of the last minute "
+    "that is not in the database yet.",
+    "heartbeat_seconds": "Pause after which a silent stream gets a comment line.",
+    "max_chain": "Most responses before one, by `previous_response_id`.",
+    "max_history_bytes": "Most bytes of JSON in the history of a request.",
+}
+WORKER: Words = {
+    "name": "Name of this worker, in its leases and in Kafka. Give each its own.",
+    "max_responses": "Most responses that run at once; the rest waits on the topic.",
+    "batch_records": "Most commands that are claimed in one statement.",
+    "lease_seconds": "How long a worker owns a response without renewing. "
+    "It renews three times in that time.",
+    "sweep_seconds": "Pause between searches for expired leases.",
+    "drain_seconds": "How long running responses may go on after a stop was asked for.",
+    "max_attempts": "How often a response is begun before it ends as failed.",
+    "tick_ms": "Least time between two packs to one partition.",
+    "pending_bytes": "Bytes that may wait for one partition before upstreams are read slower.",
+    "max_event_bytes": "Largest single event of a provider.",
+    "max_response_bytes": "Largest JSON answer of a provider.",
+    "max_turns": "Most model turns in one response.",
+    "tool_timeout_seconds": "How long a worker waits for the result of a tool.",
+    "results_partition": "The partition of `tools.results` that this worker reads. "
+    "Unset: from a hash of its name.",
+}
+MCP_BROKER: Words = {
+    "servers": "The [MCP servers file](#the-mcp-servers-file).",
+    "max_records": "Most calls that are claimed in one transaction.",
+    "lease_seconds": "After how long a crashed broker's calls are run again.",
+    "max_call_seconds": "Longest call, whatever its deadline says.",
+    "retention_hours": "How long finished calls are remembered, to answer a repeated one.",
+    "purge_seconds": "Pause between clean-ups of old calls.",
+    "output_max_bytes": "Longest text that the model gets from a tool; the rest is cut.",
+    "content_max_bytes": "Most content blocks of a result, in bytes; the rest is left out.",
+    "drain_seconds": "How long open calls may go on after a stop was asked for.",
+    "stuck_seconds": "Not alive when calls wait and none was taken for so long.",
+}
+ARTIFACTS: Words = {
+    "max_files": "Most files that are kept of one response.",
+    "max_file_bytes": "Largest file that is kept.",
+    "max_response_bytes": "Largest Response object that is searched for files.",
+    "batch_records": "Most facts in one batch.",
+    "keep_claims_days": "How long payloads that were too big for a message stay in the object "
+    "store; longer than Kafka keeps the messages.",
+    "remember_deleted_days": "How long a deleted response is remembered, "
+    "so that a late fact does not bring it back.",
+    "stall_seconds": "Not alive when facts wait and none was handled for so long.",
+}
+COSTS: Words = {
+    "prices": "A [price file](#prices) of your own, which counts before published prices.",
+    "consumer_group": "Kafka group. Another name reads everything that Kafka still has, "
+    "to build a ledger in a new database.",
+    "batch_records": "Most facts that are charged in one transaction.",
+    "stall_seconds": "Not alive when facts wait and none was charged for so long.",
+}
+PROVIDER: Words = {
+    "name": "Name in cost lines and logs: lower-case letters, digits, `_`, `.`, `-`.",
+    "dialect": "`responses`: it speaks the Responses API, streams pass through as bytes. "
+    "`chat`: it speaks Chat Completions, the worker translates.",
+    "base_url": "URL before `/responses`, `/chat/completions` and `/models`.",
+    "api_key_env": "Name of the environment variable with its key. Unset: no key is sent.",
+    "models": "Names, or patterns with `*`, `?` and `[...]`.",
+    "aliases": "Public name of a model = the provider's own name for it.",
+    "hosted_tools": "Types of tools that the provider runs itself. "
+    "A `responses` provider gets types unknown to us anyway; `mcp` only when it stands here.",
+    "headers": "Further headers of every request to it.",
+    "connect_timeout_seconds": "For opening a connection.",
+    "first_byte_timeout_seconds": "Until the head of the answer. "
+    "An answer that is not streamed has its head at the end: raise it for long ones.",
+    "idle_timeout_seconds": "Between two reads of an answer.",
+    "total_timeout_seconds": "For one whole request.",
+    "retries": "Tries after the first, while nothing was streamed to the client. "
+    "Between them 0.2 to 5 s, or up to 20 s when the provider says `retry-after`.",
+    "max_connections": "Most connections per worker.",
+}
+MCP_SERVER: Words = {
+    "label": "Name that requests use as `server_label`.",
+    "transport": "`stdio` starts a child process; `streamable_http` and `sse` go over HTTP.",
+    "command": "Program of a stdio server.",
+    "args": "Its arguments.",
+    "env": "Its environment; of the broker's own it gets only PATH, HOME, USER, SHELL, TERM "
+    "and LOGNAME.",
+    "url": "Address of an HTTP server.",
+    "headers": "Headers of every request to it, such as an authorization.",
+    "allowed_tools": "Tools that may be called. Unset: all.",
+    "connect_timeout_seconds": "For connecting and the first exchange.",
+    "call_timeout_seconds": "For one call.",
+    "health_seconds": "Pause between questions for its tools, which also show that it lives.",
+    "max_concurrency": "Most calls at once.",
+    "max_waiting": "Most calls that wait; further ones fail as `unavailable`.",
+}
+_PATTERN = "patterns know `*`, `?` and `[...]`; case does not matter."
+MODEL_PRICES: Words = {
+    "match": f"Name of the model; {_PATTERN}",
+    "provider": "Name of the provider, as the providers file has it; a pattern, too.",
+    "service_tier": "Service tier; a request without one counts as `default`.",
+    "input_per_million_usd": "For input tokens.",
+    "output_per_million_usd": "For output tokens.",
+    "cached_input_per_million_usd": "For cached input tokens. Unset: as input tokens.",
+    "cache_write_per_million_usd": "For input tokens that are written to a cache. "
+    "Unset: as input tokens.",
+    "reasoning_per_million_usd": "For reasoning tokens. Unset: they are output tokens.",
+    "per_request_usd": "For each response, beside its tokens.",
+}
+TOOL_PRICES: Words = {
+    "match": f"Name of the tool, such as `web_search` or `<server label>/<tool>`; {_PATTERN}",
+    "provider": "Who runs it: a provider's name, or `mcp_broker`.",
+    "model": "Name of the model, where the price depends on it.",
+    "per_call_usd": "For one call.",
+}
