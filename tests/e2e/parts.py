@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +42,12 @@ class McpOverHttp:
     async def prepare(self, report: Report) -> Command:
         """Choose its port."""
         self.port = self._ports.claim(self.name)
-        return Command(argv=(*self._command, "streamableHttp"), env={"PORT": str(self.port)})
+        return Command(
+            argv=(*self._command, "streamableHttp"),
+            env={"PORT": str(self.port)},
+            # Asked to end, it waits for clients that are gone.
+            stop_signal=signal.SIGKILL,
+        )
 
     async def is_ready(self) -> bool:
         """Whether it accepts connections."""
