@@ -75,6 +75,7 @@ _ADD = text("""
         WHERE old.response_id = fresh.response_id AND old.attempt <> fresh.attempt
     )
     ON CONFLICT (line_id) DO NOTHING
+    RETURNING line_id
 """)
 
 _KNOWN = (
@@ -109,15 +110,26 @@ class LedgerStore:
     async def record(self, charges: Sequence[Charge]) -> list[Recorded]:
         """Add new lines in one statement and commit; return what is under their ids now."""
         now = self._clock.now()
-        rows = [_row(line, charge.attempt, now) for charge in charges for line in charge.lines]
+        lines = {
+            line.line_id: (_as_stored(line), charge.attempt)
+            for charge in charges
+            for line in charge.lines
+        }
         # In one order everywhere, so that replicas at the same lines wait and do not deadlock.
-        rows.sort(key=lambda row: str(row["line_id"]))
+        rows = [_row(*lines[line_id], now) for line_id in sorted(lines)]
         try:
             async with self._engine.begin() as connection:
-                await connection.execute(_ADD, {"lines": dumps(rows).decode()})
-                # A statement of its own also sees lines that another replica has just added.
-                result = await connection.execute(_KNOWN, {"ids": [row["line_id"] for row in rows]})
-                return [Recorded(_line(row), row["recorded_at"]) for row in result.mappings()]
+                result = await connection.execute(_ADD, {"lines": dumps(rows).decode()})
+                added = {row.line_id for row in result}
+                known = [line_id for line_id in lines if line_id not in added]
+                recorded = [Recorded(lines[line_id][0], now) for line_id in added]
+                if known:
+                    # A statement of its own also sees what another replica has just added.
+                    found = await connection.execute(_KNOWN, {"ids": known})
+                    recorded += [
+                        Recorded(_line(row), row["recorded_at"]) for row in found.mappings()
+                    ]
+                return sorted(recorded, key=lambda one: one.line.line_id)
         except DBAPIError as error:
             if str(getattr(error.orig, "sqlstate", "")).startswith(_DATA_FAULTS):
                 raise LedgerRefusedError(str(error.orig)) from error
@@ -215,17 +227,39 @@ def _to_sums(row: Mapping[Any, Any]) -> Sums:
 
 
 def _row(line: CostRecordedV1, attempt: int | None, recorded_at: datetime) -> dict[str, Any]:
-    fields = {
-        **line.model_dump(exclude={"principal"}),
-        **line.principal.model_dump(include={"project", "key_id", "user", "chat"}),
+    fields = line.model_dump()
+    owner = fields.pop("principal")
+    return {**fields, **owner, "attempt": attempt, "recorded_at": recorded_at}
+
+
+def _as_stored(line: CostRecordedV1) -> CostRecordedV1:
+    """Return the line as the ledger will have it, so that it need not be read back."""
+    amounts = {
+        "cost_usd": _plain(line.cost_usd),
+        "unit_price_usd": _plain(line.unit_price_usd),
     }
-    storable = {name: _storable(value) for name, value in fields.items()}
-    return {**storable, "attempt": attempt, "recorded_at": recorded_at}
-
-
-def _storable(value: object) -> object:
+    owner = line.principal
+    texts = (
+        line.line_id,
+        line.response_id,
+        line.model,
+        line.provider,
+        line.tool,
+        line.service_tier,
+    )
+    owners = (owner.project, owner.key_id, owner.user, owner.chat)
+    if not any(text is not None and "\0" in text for text in (*texts, *owners)):
+        return line.model_copy(update=amounts)
     # PostgreSQL has no NUL in texts; nobody is spared a cost by having one in a name.
-    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+    fields = {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in line.model_dump(exclude={"principal"}).items()
+    }
+    holder = {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in owner.model_dump().items()
+    }
+    return CostRecordedV1(**{**fields, **amounts}, principal=Principal(**holder))
 
 
 def _line(row: Mapping[Any, Any]) -> CostRecordedV1:
