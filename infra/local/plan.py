@@ -51,7 +51,7 @@ class Plan:
         self._settings = settings
         self._upstream = upstream
         self._credentials = Credentials.of(settings.home)
-        self._ports = Ports(settings.home)
+        self._ports = Ports(settings.home, reserved=[settings.antiphon_port])
         home, downloads = settings.home, settings.downloads
         self._kafka = None if settings.kafka_bootstrap else KafkaServer(home, downloads)
         self._postgres = None if settings.database_url else PostgresServer(home)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -30,17 +31,21 @@ def free_port() -> int:
 
 
 class Ports:
-    """Names to ports, remembered in `<home>/ports.json`; one process at a time may use it."""
+    """Names to ports, remembered in `<home>/ports.json`; one process at a time may use it.
 
-    def __init__(self, home: Path) -> None:
+    A port in `reserved` is given to nobody.
+    """
+
+    def __init__(self, home: Path, *, reserved: Iterable[int] = ()) -> None:
         self._file = home / "ports.json"
         self._given: dict[str, int] = {}
+        self._reserved = frozenset(reserved)
 
     def claim(self, name: str) -> int:
         """Give the port of `name`, the one of last time if it is free; stable for this object."""
         if name not in self._given:
             known = self._known()
-            others = {port for other, port in known.items() if other != name}
+            others = self._reserved | {port for other, port in known.items() if other != name}
             port = known.get(name)
             while port is None or port in others or not is_free(port):
                 port = free_port()

@@ -124,13 +124,17 @@ def _opened(log: Path) -> BinaryIO:
 async def until_ready(part: Part, child: Child, timeout_s: float = READY_TIMEOUT_S) -> None:
     """Return once `part` serves; raises StackError when it ends or is not ready in time."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    while not await part.is_ready():
+    while True:
+        ready = await part.is_ready()
+        # Asked last: what answered may be somebody else at the same address.
         if child.returncode is not None:
             raise StackError(
                 f"{part.name} ended with code {child.returncode} before it was ready",
                 fix=f"Read {child.log}",
                 detail=child.last_words,
             )
+        if ready:
+            return
         if asyncio.get_running_loop().time() > deadline:
             raise StackError(
                 f"{part.name} was not ready within {timeout_s:.0f} s",
