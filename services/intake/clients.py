@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
+from yarl import URL
 
 from contracts.providers import ProviderConfig, Providers
 from services.intake.errors import model_not_found
@@ -51,7 +52,7 @@ class HttpClients:
             return await answer.json(content_type=None)
 
     async def forward(
-        self, method: str, url: str, headers: CIMultiDict[str], body: bytes
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes
     ) -> aiohttp.ClientResponse:
         """Send a request on; the caller reads and releases the answer."""
         return await self.session.request(

@@ -76,7 +76,7 @@ def parse(model: type[_Body], body: object) -> _Body:
     try:
         parsed = model.model_validate(body)
     except ValidationError as error:
-        raise explain(error.errors()[0], body) from error
+        raise explain(error, body) from error
     items = getattr(parsed, "items", None) or []
     refuse_references(items, "items")
     for index, item in enumerate(body.get("items") or []):

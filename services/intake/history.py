@@ -104,7 +104,7 @@ class Reader:
         if created is None:
             return now
         age = self._clock.now().timestamp() - created / 1000
-        return now + self._wait_seconds if age < _YOUNG_SECONDS else now
+        return now + self._wait_seconds if abs(age) < _YOUNG_SECONDS else now
 
 
 def _unusable(response_id: str, *, found: bool) -> Exception:

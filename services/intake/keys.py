@@ -8,6 +8,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
+from aiokafka.errors import KafkaError
+
 from contracts.config import ApiKeyChangedV1, Scope
 from contracts.topics import CONFIG_CHANGED
 from services.intake.errors import ApiError, unauthorized, unavailable
@@ -57,7 +59,7 @@ class ApiKeys:
         self._clock = clock
         self._by_hash: dict[str, ApiKey] = {}
         self._records: dict[str, ApiKeyChangedV1] = {}
-        self._waiters: set[asyncio.Event] = set()
+        self._waiters: dict[str, asyncio.Future[None]] = {}
         self._admin_hash = _hash(admin_secret) if admin_secret else None
         self._admin = ApiKey("key_admin", DEFAULT_PROJECT, None, ("api", "admin"))
 
@@ -135,31 +137,31 @@ class ApiKeys:
     async def _publish(self, record: ApiKeyChangedV1) -> None:
         """Write a change and return once this replica obeys it."""
         subject = f"api_key/{record.key_id}"
-        stamp = Stamp(
-            event_id=new_id("evt"), source="/intake", subject=subject, time=self._clock.now()
-        )
-        changed = asyncio.Event()
-        self._waiters.add(changed)
-        await self._producer.send(CONFIG_CHANGED.name, encode(record, stamp), key=subject)
+        event_id = new_id("evt")
+        stamp = Stamp(event_id=event_id, source="/intake", subject=subject, time=self._clock.now())
+        waiter = self._waiters[event_id] = asyncio.get_running_loop().create_future()
         try:
+            await self._producer.send(CONFIG_CHANGED.name, encode(record, stamp), key=subject)
             async with asyncio.timeout(_APPLY_SECONDS):
-                while self._records.get(record.key_id) != record:
-                    await changed.wait()
-                    changed.clear()
+                await waiter
+        except KafkaError as error:
+            raise unavailable("The change could not be made durable, try again.") from error
         except TimeoutError as error:
             raise unavailable("The change is stored but not in force yet.") from error
         finally:
-            self._waiters.discard(changed)
+            del self._waiters[event_id]
 
     def _learn(self, record: Record) -> None:
         if record.value is None:
             return
-        data = decode(record.value).data
+        envelope = decode(record.value)
+        data = envelope.data
         if not isinstance(data, ApiKeyChangedV1):
             return
         self._records[data.key_id] = data
         self._by_hash[data.secret_sha256] = ApiKey(
             data.key_id, data.project, data.user, data.scopes, data.revoked_at, data.expires_at
         )
-        for waiter in self._waiters:
-            waiter.set()
+        waiter = self._waiters.get(envelope.id)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -114,7 +114,7 @@ def parse_create(body: object) -> CreateResponse:
     try:
         request = CreateResponse.model_validate(body)
     except ValidationError as error:
-        raise explain(error.errors()[0], body) from error
+        raise explain(error, body) from error
     if request.previous_response_id is not None and request.conversation is not None:
         raise invalid(
             "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. "
@@ -124,8 +124,21 @@ def parse_create(body: object) -> CreateResponse:
         )
     if all(getattr(request, name) is None for name in _STARTS):
         raise missing("input")
+    _refuse_nul(request)
     _refuse_unserved(request)
     return request
+
+
+def _refuse_nul(request: CreateResponse) -> None:
+    """Refuse the character NUL where a value is also stored by itself: no database text has it."""
+    for name in ("model", "previous_response_id", "safety_identifier", "user"):
+        if "\0" in (getattr(request, name) or ""):
+            raise invalid(f"Invalid value for '{name}': NUL.", param=name, code="invalid_value")
+    for name, value in (request.metadata or {}).items():
+        if "\0" in name + value:
+            raise invalid(
+                "Invalid value for 'metadata': NUL.", param="metadata", code="invalid_value"
+            )
 
 
 def _refuse_unserved(request: CreateResponse) -> None:
@@ -169,33 +182,45 @@ def missing(name: str) -> ApiError:
     )
 
 
-def explain(error: ErrorDetails, body: Object) -> ApiError:
-    """Return the 400 for what pydantic found wrong in a body."""
-    param = _path(error["loc"], body)
-    kind = error["type"]
+def explain(error: ValidationError, body: Object) -> ApiError:
+    """Return the 400 for the first thing that pydantic found wrong in a body."""
+    mistakes = error.errors(include_url=False, include_context=False)
+    # A value that may be of several types has mistakes in each: those further in fit it better.
+    same = [one for one in mistakes if one["loc"][:1] == mistakes[0]["loc"][:1]]
+    deepest = max((_path(one, body) for one in same), key=_depth)
+    same = [one for one in same if _path(one, body) == deepest]
+    kind = same[0]["type"]
     if kind == "missing":
-        return missing(param)
+        return missing(deepest)
     if kind in _TYPE_NAMES:
-        got = _GOT.get(type(error["input"]), "another type")
+        wanted = " or ".join(
+            dict.fromkeys(_TYPE_NAMES[one["type"]] for one in same if one["type"] in _TYPE_NAMES)
+        )
+        got = _GOT.get(type(same[0]["input"]), "another type")
         return invalid(
-            f"Invalid type for '{param}': expected {_TYPE_NAMES[kind]}, but got {got} instead.",
-            param=param,
+            f"Invalid type for '{deepest}': expected {wanted}, but got {got} instead.",
+            param=deepest,
             code="invalid_type",
         )
     return invalid(
-        f"Invalid value for '{param}': {error['msg']}.", param=param, code="invalid_value"
+        f"Invalid value for '{deepest}': {same[0]['msg']}.", param=deepest, code="invalid_value"
     )
 
 
-def _path(location: tuple[int | str, ...], body: object) -> str:
-    """Return the path of a mistake in the body, without the names of pydantic's union branches."""
+def _depth(path: str) -> int:
+    return path.count(".") + path.count("[")
+
+
+def _path(mistake: ErrorDetails, body: object) -> str:
+    """Return where a mistake is in the body, without the names of pydantic's union branches."""
     path = ""
     at = body
-    for part in location:
+    *_, last = mistake["loc"]
+    for part in mistake["loc"]:
         if isinstance(part, int) and isinstance(at, list) and part < len(at):
             path, at = f"{path}[{part}]", at[part]
         elif isinstance(part, str) and isinstance(at, dict) and part in at:
             path, at = (f"{path}.{part}" if path else part), at[part]
-        elif isinstance(part, str) and isinstance(at, dict) and part == location[-1]:
-            path = f"{path}.{part}" if path else part
+        elif part is last and mistake["type"] == "missing":
+            path = f"{path}.{part}" if path else str(part)
     return path

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 import orjson
 
-from contracts.packs import Entry, Flag, decode_pack
+from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.domain import StoredResponse
 from services.intake.retelling import retell
-from services.intake.streams import Follower, Hubs
-from services.kit.blobs import BlobStore
+from services.intake.streams import Follower, Hub, Hubs
+from services.kit.blobs import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range
 
+logger = logging.getLogger(__name__)
 _NUMBER = re.compile(rb'"sequence_number":\s*(\d+)')
 _END = b"\n\n"
 _CLOCK_SLACK_MS = 60_000
@@ -30,93 +33,120 @@ class Resumer:
         self._bootstrap = bootstrap
         self._buffer_bytes = buffer_bytes
 
-    async def events(self, row: StoredResponse, *, after: int) -> AsyncIterator[bytes]:
+    async def events(self, row: StoredResponse, *, after: int) -> AsyncGenerator[bytes, None]:
         """Yield blocks of whole SSE events with numbers above `after`, each number once.
 
         Heartbeats come in between while the response is still running. Raises `SlowReaderError`.
         """
+        told = self._running(row, after) if row.response is None else self._finished(row, after)
+        async with aclosing(told):
+            async for block in told:
+                yield block
+
+    async def _finished(self, row: StoredResponse, after: int) -> AsyncGenerator[bytes, None]:
         sent = after
-        if row.response is None:
-            async for block, _ in self._running(row, after):
-                yield block
-            return
-        first = True
-        async for entry in self._on_log(row, end_offset=None):
-            if first and not _starts(entry, after):
-                break
-            first = False
-            async for block, number in self._blocks(entry, sent):
-                sent = number
-                yield block
-            if entry.flags & Flag.LAST:
-                return
-        for block, number in retell(orjson.loads(row.response), row.last_sequence_number):
+        async with aclosing(self._on_log(row, end_offset=None)) as entries:
+            first = True
+            async for entry in entries:
+                try:
+                    payload = await self._payload(entry)
+                except BlobMissingError:
+                    break
+                if first and not _starts(payload, after):
+                    break
+                first = False
+                for block, number in _blocks(payload, sent):
+                    sent = number
+                    yield block
+                if entry.flags & Flag.LAST:
+                    return
+        for block, number in retell(orjson.loads(row.response or b"{}"), row.last_sequence_number):
             if number > sent:
                 yield block
 
-    async def _running(self, row: StoredResponse, after: int) -> AsyncIterator[tuple[bytes, int]]:
+    async def _running(self, row: StoredResponse, after: int) -> AsyncGenerator[bytes, None]:
         hub = await self._hubs.of(row.events_partition)
         follower = Follower(row.response_id, limit_bytes=self._buffer_bytes)
         hub.add(follower)
         sent = after
         try:
-            async for entry in self._on_log(row, end_offset=hub.next_offset):
-                async for block, number in self._blocks(entry, sent):
+            async for entry in self._joined(row, hub, follower):
+                for block, number in _blocks(await self._payload(entry), sent):
                     sent = number
-                    yield block, number
+                    yield block
                 if entry.flags & Flag.LAST:
                     return
-            while True:
-                for entry in await follower.take():
-                    async for block, number in self._blocks(entry, sent):
-                        sent = number
-                        yield block, number
-                    if entry.flags & Flag.LAST:
-                        return
         finally:
             hub.remove(follower)
 
-    async def _on_log(self, row: StoredResponse, *, end_offset: int | None) -> AsyncIterator[Entry]:
+    async def _joined(
+        self, row: StoredResponse, hub: Hub, follower: Follower
+    ) -> AsyncGenerator[Entry, None]:
+        """Yield what stands on the log, then what comes; the follower must be with the hub."""
+        async with aclosing(self._on_log(row, end_offset=hub.next_offset)) as entries:
+            async for entry in entries:
+                yield entry
+        while True:
+            for entry in await follower.take():
+                yield entry
+
+    async def _on_log(
+        self, row: StoredResponse, *, end_offset: int | None
+    ) -> AsyncGenerator[Entry, None]:
         wanted = row.response_id.encode()
         seen = (0, -1)
         since = (created_ms(row.response_id) or _CLOCK_SLACK_MS) - _CLOCK_SLACK_MS
-        async for records in read_range(
+        ranges = read_range(
             self._bootstrap,
             topic=RESPONSES_EVENTS.name,
             partition=row.events_partition,
             since_ms=since,
             end_offset=end_offset,
-        ):
-            for record in records:
-                if wanted not in (record.value or b""):
-                    continue
-                for entry in decode_pack(record.value or b""):
-                    place = (entry.attempt, entry.index)
-                    if entry.response_id == wanted and place > seen:
-                        seen = place
-                        yield entry
+        )
+        async with aclosing(ranges):
+            async for records in ranges:
+                for record in records:
+                    for entry in _entries(record.value or b"", wanted):
+                        place = (entry.attempt, entry.index)
+                        if place > seen:
+                            seen = place
+                            yield entry
 
-    async def _blocks(self, entry: Entry, sent: int) -> AsyncIterator[tuple[bytes, int]]:
-        payload = entry.payload
-        if entry.flags & Flag.CLAIM:
-            payload = await self._blobs.get(payload.decode())
+    async def _payload(self, entry: Entry) -> bytes:
         if entry.flags & Flag.JSON:
-            return
-        for frame in payload.split(_END):
-            found = _NUMBER.search(frame)
-            if found is None:
-                if frame.startswith(b":"):
-                    yield frame + _END, sent
-                continue
-            number = int(found.group(1))
-            if number > sent:
-                sent = number
-                yield frame + _END, number
+            return b""
+        if entry.flags & Flag.CLAIM:
+            return await self._blobs.get(entry.payload.decode())
+        return entry.payload
 
 
-def _starts(entry: Entry, after: int) -> bool:
+def _entries(pack: bytes, wanted: bytes) -> Iterator[Entry]:
+    if wanted not in pack:
+        return
+    try:
+        for entry in decode_pack(pack):
+            if entry.response_id == wanted:
+                yield entry
+    except PackError as error:
+        # The hubs made it a dead letter: no reader was told what stands behind the damage.
+        logger.warning("a damaged pack is passed over: %r", error)
+
+
+def _blocks(payload: bytes, sent: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the comments and the events above `sent`, each with the last number sent with it."""
+    for frame in payload.split(_END):
+        found = _NUMBER.search(frame)
+        if found is None:
+            if frame.startswith(b":"):
+                yield frame + _END, sent
+            continue
+        number = int(found.group(1))
+        if number > sent:
+            sent = number
+            yield frame + _END, number
+
+
+def _starts(payload: bytes, after: int) -> bool:
     """Whether the log still has what follows event `after`: its first entry begins early enough."""
-    found = _NUMBER.search(entry.payload)
-    return bool(entry.flags & Flag.CLAIM) or (
-        found is not None and int(found.group(1)) <= after + 1
-    )
+    found = _NUMBER.search(payload)
+    return found is not None and int(found.group(1)) <= after + 1

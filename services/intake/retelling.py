@@ -46,6 +46,9 @@ def retell(response: Event, last_number: int | None) -> Iterator[tuple[bytes, in
         events += _item(index, item)
     for number, event in enumerate(events):
         yield _encode(event, number), number
+    if response["status"] == "cancelled":
+        # The API has no event for it: such a stream just ends.
+        return
     final = max(len(events), last_number if last_number is not None else 0)
     end = {"type": f"response.{response['status']}", "response": response}
     yield _encode(end, final), final

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from contracts.packs import Entry, Flag, decode_pack
+from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.kit.blobs import BlobStore
 from services.kit.ids import created_ms
@@ -17,6 +19,7 @@ from services.worker.domain import TERMINAL
 from services.worker.errors import UpstreamError
 from services.worker.output import OutputBuilder
 
+logger = logging.getLogger(__name__)
 _CLOCK_SLACK_MS = 60_000
 _TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 
@@ -62,6 +65,14 @@ class Delivered:
                     self.finished = response
 
 
+def _entries(pack: bytes) -> Iterator[Entry]:
+    try:
+        yield from decode_pack(pack)
+    except PackError as error:
+        # Its readers made it a dead letter: nobody was told what stands behind the damage.
+        logger.warning("a damaged pack is passed over: %r", error)
+
+
 async def delivered(
     bootstrap: str, blobs: BlobStore, *, response_id: str, partition: int
 ) -> Delivered:
@@ -80,7 +91,7 @@ async def delivered(
             value = record.value or b""
             if wanted not in value:
                 continue
-            for entry in decode_pack(value):
+            for entry in _entries(value):
                 if entry.response_id != wanted or (entry.attempt, entry.index) <= (attempt, index):
                     continue
                 attempt, index = entry.attempt, entry.index

@@ -6,7 +6,9 @@ import logging
 from typing import Any
 
 import orjson
+from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,7 +23,9 @@ from services.intake.api.create import (
     Send,
     send_body,
 )
-from services.intake.errors import ApiError, unavailable
+from services.intake.errors import ApiError, invalid, unavailable
+from services.kit.consumer import OUTAGES
+from services.kit.database import refuses_values
 from services.kit.ids import new_id
 
 logger = logging.getLogger(__name__)
@@ -38,25 +42,66 @@ class IntakeApp:
             exception_handlers={
                 ApiError: _api_error,
                 HTTPException: _http_error,
-                DBAPIError: _outage,
-                OSError: _outage,
-                TimeoutError: _outage,
+                DBAPIError: _unexpected,
+                PoolTimeoutError: _unexpected,
+                KafkaError: _unexpected,
+                OSError: _unexpected,
+                TimeoutError: _unexpected,
                 ClientGoneError: _client_gone,
+                Exception: _unexpected,
             },
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event; every answer has an `x-request-id`."""
         if scope["type"] == "http" and scope["path"] == CREATE_PATH and scope["method"] == "POST":
+            answer = _Once(send)
             try:
-                await self._create(scope, receive, send)
-            except (DBAPIError, OSError, TimeoutError) as error:
-                logger.warning("a request failed for an outage: %r", error)
-                refusal = unavailable("A part of this server is not available, try again.")
-                body = orjson.dumps(refusal.body())
-                await send_body(send, 503, body, new_id("req").encode(), (b"retry-after", b"2"))
+                await self._create(scope, receive, answer)
+            except Exception as error:  # noqa: BLE001 - the edge: whatever it was, it is told
+                refusal = _refusal(error)
+                # An answer that has begun can only break off.
+                if not answer.begun:
+                    await _refuse(answer, refusal)
             return
         await self._rest(scope, receive, _with_request_id(send))
+
+
+class _Once:
+    """Sends, and knows whether an answer has begun."""
+
+    __slots__ = ("_send", "begun")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Any) -> None:
+        self.begun = True
+        await self._send(message)
+
+
+def _refusal(error: Exception) -> ApiError:
+    """Return what a client is told of an error that no use case expected, and log it."""
+    if isinstance(error, DBAPIError) and refuses_values(error):
+        return invalid("A value holds a character that can't be stored.", param=None)
+    if isinstance(error, OUTAGES):
+        logger.warning("a request failed for an outage: %r", error)
+        return unavailable("A part of this server is not available, try again.")
+    logger.error("a bug in a request", exc_info=error)
+    return ApiError(
+        500,
+        "The server had an error while processing your request. Sorry about that!",
+        kind="server_error",
+    )
+
+
+async def _refuse(send: Send, refusal: ApiError) -> None:
+    extra = []
+    if refusal.retry_after_seconds is not None:
+        extra.append((b"retry-after", b"%d" % refusal.retry_after_seconds))
+    body = orjson.dumps(refusal.body())
+    await send_body(send, refusal.status, body, new_id("req").encode(), *extra)
 
 
 def _with_request_id(send: Send) -> Send:
@@ -93,9 +138,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _outage(_: Request, error: Exception) -> Response:
-    logger.warning("a request failed for an outage: %r", error)
-    return _respond(unavailable("A part of this server is not available, try again."))
+async def _unexpected(_: Request, error: Exception) -> Response:
+    return _respond(_refusal(error))
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import quote
 
 import aiohttp
 from multidict import CIMultiDict
@@ -10,6 +11,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from yarl import URL
 
 from services.intake.api.create import read_body
 from services.intake.clients import HttpClients
@@ -19,6 +21,7 @@ from services.intake.keys import ApiKeys
 _BODY_BYTES = 1024 * 1024
 _METHODS = ["GET", "HEAD", "POST", "DELETE"]
 _PASSED = frozenset({"accept", "content-type", "range", "if-none-match", "if-range"})
+_DOTS = frozenset({".", ".."})
 _DROPPED = frozenset({"connection", "transfer-encoding", "keep-alive", "server", "date"})
 
 
@@ -39,22 +42,26 @@ class Forwarder:
             found.append(Route(prefix + "/{rest:path}", handler, methods=_METHODS))
         return found
 
-    def _handler(self, base_url: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _handler(self, base_url: str | None) -> Callable[[Request], Awaitable[Response]]:
         async def forward(request: Request) -> Response:
             key = self._keys.authenticate(request.headers.get("authorization", ""))
-            if base_url is None:
-                raise ApiError(404, f"Invalid URL ({request.method} {request.url.path})")
+            path = request.scope["path"]
+            # The owner has more than what is forwarded: a path must not climb out of its prefix.
+            if base_url is None or not _DOTS.isdisjoint(path.split("/")):
+                raise ApiError(404, f"Invalid URL ({request.method} {path})", code="unknown_url")
             headers: CIMultiDict[str] = CIMultiDict(
                 (name, value) for name, value in request.headers.items() if name in _PASSED
             )
+            # Compressed bytes would be unpacked on the way but still be announced as compressed.
+            headers["accept-encoding"] = "identity"
             headers["authorization"] = f"Bearer {self._internal_token}"
             headers["x-antiphon-key-id"] = key.key_id
             headers["x-antiphon-project"] = key.project
             headers["x-antiphon-scopes"] = " ".join(key.scopes)
             body = await read_body(request.scope, request.receive, limit=_BODY_BYTES)
-            url = base_url.rstrip("/") + request.url.path
-            if request.url.query:
-                url = f"{url}?{request.url.query}"
+            query = request.scope["query_string"].decode("latin-1")
+            target = base_url.rstrip("/") + quote(path) + (f"?{query}" if query else "")
+            url = URL(target, encoded=True)
             try:
                 answer = await self._clients.forward(request.method, url, headers, body)
             except (aiohttp.ClientError, TimeoutError) as error:
@@ -66,8 +73,12 @@ class Forwarder:
 
 def _relay(answer: aiohttp.ClientResponse) -> Response:
     async def chunks() -> AsyncIterator[bytes]:
-        async for chunk in answer.content.iter_chunked(256 * 1024):
-            yield chunk
+        try:
+            async for chunk in answer.content.iter_chunked(256 * 1024):
+                yield chunk
+        finally:
+            # A client that hangs up leaves the rest unread: that connection can't be used again.
+            answer.close() if not answer.content.at_eof() else answer.release()
 
     kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
     return StreamingResponse(
