@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from contracts.responses import ClaimCheck
 from contracts.topics import CLAIM_CHECK_BYTES
 from services.kit.blobs import BlobMissingError
-from services.kit.claimcheck import ClaimCheckError, check_in, check_out
+from services.kit.claimcheck import ClaimCheckError, ClaimSweeper, check_in, check_out
 
 
 class MemoryBlobs:
@@ -17,6 +18,7 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self.expired: list[tuple[str, datetime]] = []
 
     async def put(self, key: str, content: bytes, *, content_type: str) -> None:
         assert content_type
@@ -37,8 +39,22 @@ class MemoryBlobs:
     async def delete(self, key: str) -> None:
         self.kept.pop(key, None)
 
+    async def expire(self, prefix: str, *, before: datetime) -> int:
+        self.expired.append((prefix, before))
+        return 0
+
     async def check(self) -> None:
         """Memory is always there."""
+
+
+class FixedClock:
+    """A clock that stands still."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 async def test_a_payload_up_to_the_limit_travels_itself() -> None:
@@ -76,3 +92,11 @@ async def test_a_claim_without_its_payload_is_told_from_one_that_was_changed() -
 
     with pytest.raises(BlobMissingError):
         await check_out(MemoryBlobs(), claim)
+
+
+async def test_a_sweep_removes_claims_older_than_the_messages_that_speak_of_them() -> None:
+    blobs = MemoryBlobs()
+
+    await ClaimSweeper(blobs, FixedClock(), keep=timedelta(days=8)).sweep()
+
+    assert blobs.expired == [("claims", datetime(2026, 11, 14, 12, tzinfo=UTC))]
