@@ -61,7 +61,8 @@ class Reader:
         frame = b""
         while not frame.endswith(END):
             line = await self._answer.content.readline()
-            assert line, "the connection ended within a stream"
+            if not line:
+                raise ConnectionError("the connection ended within a stream")
             frame += line
             if frame == b"\n":
                 frame = b""

@@ -17,6 +17,7 @@ from infra.local.process import log_file, tail
 from infra.local.state import PartStatus, StackStatus, State, read
 from tests.e2e.waiting import until
 
+SERVICES = ("intake", "worker", "mcp_broker", "artifacts", "costs")
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0

@@ -7,12 +7,11 @@ from aiohttp import ClientSession
 from openai import AsyncOpenAI
 
 from tests.e2e.parts import DIALECTS
-from tests.e2e.stack import Stack
+from tests.e2e.stack import SERVICES, Stack
 from tests.e2e.waiting import found
 from tests.upstream import UpstreamProcess
 
 MODEL = DIALECTS["responses"]
-SERVICES = ["intake", "worker", "mcp_broker", "artifacts", "costs"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
