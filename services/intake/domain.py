@@ -106,6 +106,12 @@ def input_items(request: dict[str, Any]) -> list[dict[str, Any]]:
     return list(given)
 
 
+def output_items(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a finished response's output, without what a provider put there that is no item."""
+    given = response.get("output")
+    return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+
+
 def queued_response(response_id: str, request: dict[str, Any], created_at: int) -> dict[str, Any]:
     """Return a Response object without output, echoing its request."""
     text = request.get("text") or {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from services.intake.domain import StoredResponse, input_items
+from services.intake.domain import StoredResponse, input_items, output_items
 from services.intake.errors import response_not_found
 from services.intake.history import Reader
 from services.intake.items import Identified, identified
@@ -50,6 +50,6 @@ def given_to_last(chain: Sequence[StoredResponse]) -> list[Identified]:
         if row is chain[-1]:
             entries += identified(items, row.response_id)
         elif row.response is not None:
-            items += orjson.loads(row.response).get("output") or []
+            items += output_items(orjson.loads(row.response))
             entries += identified(items, row.response_id)
     return entries

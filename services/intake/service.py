@@ -16,6 +16,7 @@ from contracts.principal import Principal
 from contracts.providers import Providers
 from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
+from services.intake.body import parse_json
 from services.intake.domain import StoredResponse, conversation_of, queued_response
 from services.intake.errors import (
     ApiError,
@@ -119,7 +120,7 @@ class Responses:
                 code="server_overloaded",
                 retry_after_seconds=1,
             )
-        document = _parse(body)
+        document = parse_json(body)
         request = parse_create(document)
         if not self.providers.serving(request.model):
             raise model_not_found(request.model)
@@ -293,17 +294,6 @@ class Responses:
                 await self.blobs.delete(f"claims/{response_id}-{part}")
         except OSError as error:
             logger.warning("claim checks of %s stay until they expire: %r", response_id, error)
-
-
-def _parse(body: bytes) -> object:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise invalid(
-            f"We could not parse the JSON body of your request: {error}.",
-            param=None,
-            code="invalid_json",
-        ) from error
 
 
 def _owner(key: ApiKey) -> Principal:

@@ -15,7 +15,7 @@ from contracts.responses import (
     ResponseStartedV1,
     RunResponseV1,
 )
-from services.intake.domain import AcceptedRow, FinishedRow, TurnEnd
+from services.intake.domain import AcceptedRow, FinishedRow, TurnEnd, output_items
 from services.intake.store import ResponseStore
 from services.intake.turns_store import TurnStore
 from services.kit.blobs import BlobStore
@@ -135,7 +135,7 @@ def _finished(data: ResponseFinishedV1, response: dict[str, Any]) -> FinishedRow
 def _turn_end(data: ResponseFinishedV1, response: dict[str, Any]) -> TurnEnd:
     """What was said stays, even if it was cut short; what failed can be said again."""
     said = data.status in ("completed", "incomplete")
-    return TurnEnd(data.response_id, list(response.get("output") or []) if said else None)
+    return TurnEnd(data.response_id, output_items(response) if said else None)
 
 
 def _json(value: Any) -> str:

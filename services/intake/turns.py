@@ -95,10 +95,12 @@ class TurnTaker:
 
     async def before(self, first: StoredResponse) -> list[Identified]:
         """Return what preceded the first response of a chain in its conversation, if it had one."""
-        # Most requests have none: they need no second look at the body.
-        if first.request is None or '"conversation"' not in first.request:
-            return []
-        if conversation_of(orjson.loads(first.request)) is None:
+        # Most requests have none: they need no second look at the body. One that was deleted is
+        # not there to look at; what was said before it still is.
+        request = first.request
+        if request is not None and (
+            '"conversation"' not in request or conversation_of(orjson.loads(request)) is None
+        ):
             return []
         return await self.turns.before(first.response_id)
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from services.intake.api.create import read_body
+from services.intake.body import parse_json
 from services.intake.conversation_request import (
     ConversationUpdate,
     NewConversation,
@@ -62,7 +63,7 @@ class ConversationRoutes:
         key = self._caller(request)
         query = list_query(request.query_params.multi_items())
         response_id = request.path_params["response_id"]
-        return JSONResponse(await self._input_items.list(response_id, query, key))
+        return _json(await self._input_items.list(response_id, query, key))
 
     async def create(self, request: Request) -> Response:
         """`POST /v1/conversations`; the body may be left out."""
@@ -70,26 +71,24 @@ class ConversationRoutes:
         body = await self._body(request, default={})
         new = parse(NewConversation, body)
         items = body.get("items") or []
-        return JSONResponse(await self._conversations.create(new.metadata or {}, items, key))
+        return _json(await self._conversations.create(new.metadata or {}, items, key))
 
     async def retrieve(self, request: Request) -> Response:
         """`GET /v1/conversations/{id}`."""
         key = self._caller(request)
-        return JSONResponse(await self._conversations.get(_conversation(request), key))
+        return _json(await self._conversations.get(_conversation(request), key))
 
     async def update(self, request: Request) -> Response:
         """`POST /v1/conversations/{id}`."""
         key = self._caller(request)
         new = parse(ConversationUpdate, await self._body(request))
         conversation_id = _conversation(request)
-        return JSONResponse(
-            await self._conversations.update(conversation_id, new.metadata or {}, key)
-        )
+        return _json(await self._conversations.update(conversation_id, new.metadata or {}, key))
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/conversations/{id}`."""
         key = self._caller(request)
-        return JSONResponse(await self._conversations.delete(_conversation(request), key))
+        return _json(await self._conversations.delete(_conversation(request), key))
 
     async def create_items(self, request: Request) -> Response:
         """`POST /v1/conversations/{id}/items`."""
@@ -99,7 +98,7 @@ class ConversationRoutes:
         body = await self._body(request)
         new = parse(NewItems, body)
         include = asked | included(new.include or [])
-        return JSONResponse(
+        return _json(
             await self._conversations.add(_conversation(request), body["items"], include, key)
         )
 
@@ -107,24 +106,20 @@ class ConversationRoutes:
         """`GET /v1/conversations/{id}/items`."""
         key = self._caller(request)
         query = list_query(request.query_params.multi_items())
-        return JSONResponse(await self._conversations.list(_conversation(request), query, key))
+        return _json(await self._conversations.list(_conversation(request), query, key))
 
     async def retrieve_item(self, request: Request) -> Response:
         """`GET /v1/conversations/{id}/items/{item}`."""
         key = self._caller(request)
         include = list_query(request.query_params.multi_items()).include
         item_id = request.path_params["item_id"]
-        return JSONResponse(
-            await self._conversations.item(_conversation(request), item_id, include, key)
-        )
+        return _json(await self._conversations.item(_conversation(request), item_id, include, key))
 
     async def delete_item(self, request: Request) -> Response:
         """`DELETE /v1/conversations/{id}/items/{item}`."""
         key = self._caller(request)
         item_id = request.path_params["item_id"]
-        return JSONResponse(
-            await self._conversations.delete_item(_conversation(request), item_id, key)
-        )
+        return _json(await self._conversations.delete_item(_conversation(request), item_id, key))
 
     def _caller(self, request: Request) -> ApiKey:
         return self._keys.authenticate(request.headers.get("authorization", ""))
@@ -133,17 +128,14 @@ class ConversationRoutes:
         raw = await read_body(request.scope, request.receive, limit=self._max_body_bytes)
         if not raw and isinstance(default, dict):
             return default
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise invalid(
-                f"We could not parse the JSON body of your request: {error}.",
-                param=None,
-                code="invalid_json",
-            ) from error
+        body = parse_json(raw)
         if not isinstance(body, dict):
             raise invalid("The request body must be a JSON object.", param=None)
         return body
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def _conversation(request: Request) -> str:
