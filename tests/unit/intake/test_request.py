@@ -132,7 +132,7 @@ JSON = st.recursive(
 NAMES = st.sampled_from([*CreateResponse.model_fields, "unheard_of"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.one_of(JSON, st.dictionaries(NAMES, JSON, max_size=5)), st.booleans())
 def test_any_json_is_taken_or_refused_in_the_api_s_words(body: Any, otherwise_good: bool) -> None:
     if otherwise_good and isinstance(body, dict):
