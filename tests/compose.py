@@ -99,13 +99,13 @@ def check_engine() -> None:
     """Raise ComposeError with what to do when no engine with compose answers."""
     try:
         if shutil.which("docker") is None:
-            raise ComposeError("the docker command is missing")
-        _docker("info", "--format", "{{.ServerVersion}}")
-        _docker("compose", "version", "--short")
+            raise ComposeError("no docker command")
+        _docker("info")
+        _docker("compose", "version")
     except ComposeError as error:
         raise ComposeError(
-            "make test-compose needs a running Docker engine with the compose plugin "
-            f"(https://docs.docker.com/engine/install): {error}"
+            "it needs a Docker engine with the compose plugin and none answers: install one as "
+            "https://docs.docker.com/engine/install says, or start it, and run this again"
         ) from error
 
 
