@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from services.intake.domain import Conversation
 from services.intake.items import Identified, Item, identified, listed
 from services.intake.keys import ApiKey
 from services.intake.listing import ListQuery, list_object
-from services.intake.turns import check_id, distinct_ids
+from services.intake.turns import TurnTaker, check_id, distinct_ids
 from services.kit.clock import Clock
 from services.kit.ids import new_id
 
@@ -62,6 +62,8 @@ class Conversations:
     """What the owner of conversations can do with them; all of it raises `ApiError` (404)."""
 
     store: StoredConversations
+    turns: TurnTaker
+    told: Callable[[str], bool]
     clock: Clock
 
     async def create(self, metadata: dict[str, str], items: list[Item], key: ApiKey) -> Item:
@@ -105,6 +107,7 @@ class Conversations:
     async def list(self, conversation_id: str, query: ListQuery, key: ApiKey) -> Item:
         """Return one page of items; 400 when `after` names none of them."""
         check_id(conversation_id)
+        await self.turns.caught_up(conversation_id, self.told)
         entries, has_more = await self.store.list(conversation_id, project=key.project, query=query)
         return list_object(entries, query.include, has_more=has_more)
 
@@ -113,6 +116,7 @@ class Conversations:
     ) -> Item:
         """Return one item."""
         check_id(conversation_id, item_id)
+        await self.turns.caught_up(conversation_id, self.told)
         entry = await self.store.item(conversation_id, item_id, project=key.project)
         return listed(entry, include)
 

@@ -47,6 +47,10 @@ class Reader:
         if len(self._told) > _MOST_TOLD:
             self._told.popitem(last=False)
 
+    def has_told(self, response_id: str) -> bool:
+        """Whether a client has the end of this response from here, as far back as is known."""
+        return response_id in self._told
+
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
         """Return the response, None when it does not exist for this project or was deleted."""
         deadline = self._deadline(response_id)

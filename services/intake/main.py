@@ -133,7 +133,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     }
     routes = Routes(responses, resumer, keys, ModelList(providers, clients, clock))
     conversation_routes = ConversationRoutes(
-        Conversations(ConversationStore(engine), clock),
+        Conversations(ConversationStore(engine), turns, reader.has_told, clock),
         InputItems(reader, turns, max_chain=settings.max_chain),
         keys,
         max_body_bytes=settings.max_body_bytes,

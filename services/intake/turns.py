@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -44,6 +45,10 @@ class Turns(Protocol):
         """Return the items that preceded a response in its conversation."""
         ...
 
+    async def open(self, conversation_id: str) -> list[str]:
+        """Return the responses whose turns have not ended."""
+        ...
+
 
 @dataclass
 class TurnTaker:
@@ -81,6 +86,16 @@ class TurnTaker:
                 return history
             if self.clock.monotonic() >= deadline:
                 raise conversation_locked()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def caught_up(self, conversation_id: str, told: Callable[[str], bool]) -> None:
+        """Wait, within the bound, until what clients were `told` here is in the conversation."""
+        deadline = self.clock.monotonic() + self.wait_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while any(told(response_id) for response_id in await self.turns.open(conversation_id)):
+            if self.clock.monotonic() >= deadline:
+                return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -50,6 +50,10 @@ _ABANDON = text("""
 _IS_OPEN = text("""
     SELECT 1 FROM intake.conversation_turns WHERE response_id = :response_id AND settled_at IS NULL
 """)
+_OPEN_IDS = text("""
+    SELECT response_id FROM intake.conversation_turns
+    WHERE conversation_id = :conversation_id AND settled_at IS NULL
+""")
 _ACCEPTED = text("""
     UPDATE intake.conversation_turns SET accepted_at = :now
     WHERE response_id = ANY(:ids) AND accepted_at IS NULL
@@ -177,6 +181,12 @@ class TurnStore:
         async with self._engine.connect() as connection:
             found = await connection.execute(_IS_OPEN, {"response_id": response_id})
             return found.first() is not None
+
+    async def open(self, conversation_id: str) -> list[str]:
+        """Return the responses whose turns in a conversation have not ended."""
+        async with self._engine.connect() as connection:
+            found = await connection.execute(_OPEN_IDS, {"conversation_id": conversation_id})
+            return list(found.scalars())
 
     async def settle(self, ends: Sequence[TurnEnd], *, now: datetime) -> None:
         """End turns: add what was said, exactly once however often and in what order it is told.

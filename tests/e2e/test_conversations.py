@@ -65,8 +65,7 @@ async def test_each_response_sees_all_that_was_said_in_its_conversation(
     )
     whole = "begin|begun|say: one|one|say: two|two|say: three|three"
     assert recalled.output_text == whole
-    texts = await settled(client, conversation.id, 10)
-    assert texts == [*whole.split("|"), "script:recall", whole]
+    assert await said(client, conversation.id) == [*whole.split("|"), "script:recall", whole]
 
 
 async def test_streams_and_background_responses_speak_in_turn(

@@ -46,6 +46,7 @@ class Talk:
     turns: TurnStore
     taker: TurnTaker
     projection: Projection
+    told: set[str]
 
     @property
     def owner(self) -> Principal:
@@ -132,17 +133,20 @@ async def talk(
     """Begin a conversation with these items in a project of its own."""
     clock = SystemClock()
     key = ApiKey("key_a", f"proj_{uuid4().hex}", None, ("api",))
-    conversations = Conversations(ConversationStore(engine), clock)
     turns = TurnStore(
         engine, reserved_seconds=reserved_seconds, run_seconds=run_seconds, max_bytes=max_bytes
     )
+    taker = TurnTaker(turns, clock, wait_seconds=wait_seconds)
+    told: set[str] = set()
+    conversations = Conversations(ConversationStore(engine), taker, told.__contains__, clock)
     created = await conversations.create({}, list(items), key)
     return Talk(
         conversation_id=created["id"],
         key=key,
         conversations=conversations,
         turns=turns,
-        taker=TurnTaker(turns, clock, wait_seconds=wait_seconds),
+        taker=taker,
+        told=told,
         projection=Projection(ResponseStore(engine), turns, blobs, clock),
     )
 

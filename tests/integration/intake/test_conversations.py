@@ -61,6 +61,19 @@ async def test_a_response_waits_until_the_one_before_is_projected(
     assert [item["content"] for item in history] == ["one?", "one!"]
 
 
+async def test_a_list_waits_for_what_its_reader_was_told(
+    engine: AsyncEngine, blobs: DiskBlobs
+) -> None:
+    one = await talk(engine, blobs, wait_seconds=10)
+    first, _ = await one.begin(message("one?"))
+    assert await one.said() == []
+    one.told.add(first)
+    listing = asyncio.create_task(one.said())
+    await one.project(one.command(first))
+    await one.project(one.end(first, message("one!", "assistant")))
+    assert await listing == ["one?", "one!"]
+
+
 async def test_a_conversation_stays_locked_while_a_response_runs(
     engine: AsyncEngine, blobs: DiskBlobs
 ) -> None:

@@ -111,6 +111,9 @@ class NoTurns:
     async def before(self, response_id: str) -> list[Identified]:
         return []
 
+    async def open(self, conversation_id: str) -> list[str]:
+        return []
+
 
 class Intake:
     """The application, with everything around it in memory."""

@@ -23,6 +23,7 @@ class FakeTurns:
         self.free_at = free_at
         self.asked: list[NewTurn] = []
         self.given_back: list[str] = []
+        self.looked = 0
 
     async def reserve(self, turn: NewTurn, *, now: datetime) -> bytes | None:
         self.asked.append(turn)
@@ -33,6 +34,10 @@ class FakeTurns:
 
     async def before(self, response_id: str) -> list[Identified]:
         return [Identified("msg_1", {"role": "user", "content": response_id})]
+
+    async def open(self, conversation_id: str) -> list[str]:
+        self.looked += 1
+        return ["resp_1", "resp_2"] if self.looked < self.free_at else ["resp_2"]
 
 
 class FakeClock:
@@ -92,6 +97,16 @@ async def test_an_input_with_two_items_of_one_id_takes_no_turn() -> None:
     with pytest.raises(ApiError) as refused:
         await taker(turns).begin({"conversation": CONVERSATION, "input": twice}, "resp_1", KEY)
     assert (refused.value.status, refused.value.param, turns.asked) == (400, "input", [])
+
+
+async def test_a_reader_waits_for_what_was_told_and_for_nothing_else() -> None:
+    turns = FakeTurns(free_at=3)
+    await taker(turns).caught_up(CONVERSATION, lambda response_id: response_id == "resp_1")
+    assert turns.looked == 3
+    await taker(turns).caught_up(CONVERSATION, lambda _: False)
+    assert turns.looked == 4
+    await taker(turns).caught_up(CONVERSATION, lambda _: True)
+    assert turns.looked < 15
 
 
 def stored(request: str | None) -> StoredResponse:
