@@ -8,7 +8,7 @@ from openai import AsyncOpenAI
 
 from tests.e2e.parts import DIALECTS
 from tests.e2e.stack import SERVICES, Stack
-from tests.e2e.waiting import found
+from tests.e2e.waiting import found, until
 from tests.upstream import UpstreamProcess
 
 MODEL = DIALECTS["responses"]
@@ -84,3 +84,20 @@ async def test_a_background_response_that_is_held_up_is_in_progress(
     upstream.release(mark)
     await found(lambda: status("completed"), "the response completes")
     assert (await client.responses.retrieve(created.id)).output_text == "late"
+
+
+@pytest.mark.parametrize("model", [DIALECTS["responses"], DIALECTS["chat"]])
+async def test_a_background_response_can_be_cancelled_while_the_provider_works(
+    client: AsyncOpenAI, upstream: UpstreamProcess, mark: str, model: str
+) -> None:
+    created = await client.responses.create(
+        model=model, input=f"say: never ; fault:hold#{mark}", background=True
+    )
+    await until(lambda: upstream.requests(mark), "the provider has the request")
+    cancelled = await client.responses.cancel(created.id)
+    assert cancelled.status == "cancelled"
+    # The provider is told by the end of the connection.
+    await until(lambda: upstream.requests(mark)[0]["client_closed"], "the provider is left")
+    upstream.release(mark)
+    assert (await client.responses.retrieve(created.id)).status == "cancelled"
+    assert len(upstream.requests(mark)) == 1

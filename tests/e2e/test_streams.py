@@ -200,6 +200,18 @@ async def test_the_official_client_resumes_a_stream_that_it_left(
     assert (await client.responses.retrieve(response_id)).output_text.endswith("w18 w19")
 
 
+@pytest.mark.parametrize("model", [MODEL, CHAT])
+async def test_the_client_s_own_helper_follows_a_stream_again(
+    client: AsyncOpenAI, upstream: UpstreamProcess, model: str
+) -> None:
+    async with client.responses.stream(model=model, input="say: hello once more") as first:
+        told = [event async for event in first]
+        final = await first.get_final_response()
+    async with client.responses.stream(response_id=final.id, starting_after=3) as again:
+        assert [event.type for event in told[4:]] == [event.type async for event in again]
+        assert (await again.get_final_response()).output_text == "hello once more"
+
+
 async def test_a_response_that_was_not_streamed_has_no_stream(
     client: AsyncOpenAI, http: ClientSession, upstream: UpstreamProcess
 ) -> None:
