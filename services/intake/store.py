@@ -150,7 +150,8 @@ class ResponseStore:
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
         """Forget the content of (response id, project, key id) for ever; a mark stays."""
-        ids, projects, keys = (list(column) for column in zip(*owners, strict=True))
+        unique = {owner[0]: owner for owner in owners}.values()
+        ids, projects, keys = (list(column) for column in zip(*unique, strict=True))
         async with self._engine.connect() as connection:
             await connection.execute(_DELETED, {"ids": ids, "projects": projects, "keys": keys})
 
