@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -19,6 +20,7 @@ from services.kit.settings import ServiceSettings
 from services.kit.telemetry import configure_telemetry
 
 logger = logging.getLogger(__name__)
+_GARBAGE_THRESHOLD = 20_000
 
 
 class Part(Protocol):
@@ -31,6 +33,17 @@ class Part(Protocol):
     async def stop(self) -> None:
         """Finish what is open, within a bound, and let go."""
         ...
+
+
+def _settle_garbage() -> None:
+    """Keep what lives as long as the process out of the garbage collector's way.
+
+    Modules and models are a large heap that every full collection walked through: a fifth of the
+    CPU of a busy worker. What comes later is looked at less often, since little of it has cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
 
 
 class Runtime:
@@ -85,6 +98,7 @@ class Runtime:
             except Exception as error:
                 self.fail(error)
                 return
+        _settle_garbage()
         on_ready()
 
     async def _stop(self, part: Part) -> None:
