@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from services.intake.conversation_request import (
@@ -13,8 +15,10 @@ from services.intake.conversation_request import (
     NewItems,
     parse,
 )
-from services.intake.domain import conversation_of, queued_response
+from services.intake.domain import conversation_of, output_items, queued_response
 from services.intake.errors import ApiError
+from services.intake.items import identified, listed
+from services.intake.listing import list_object
 from services.intake.request import parse_create
 
 HELLO = {"role": "user", "content": "hello"}
@@ -101,3 +105,50 @@ def test_a_wrong_body_is_refused_by_the_name_of_its_parameter(
     model: type[Any], body: object, param: str | None
 ) -> None:
     assert refusal(model, body).param == param
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "text", "detail", "image_url"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+KINDS = ["message", "reasoning", "function_call", "function_call_output", "web_search_call"]
+ITEMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": VALUES,
+        "type": st.sampled_from(KINDS) | VALUES,
+        "role": st.sampled_from(["user", "assistant"]) | VALUES,
+        "content": st.just([{"type": "output_text"}]) | VALUES,
+        "status": VALUES,
+        **dict.fromkeys(("call_id", "name", "arguments", "output", "action"), VALUES),
+        "summary": VALUES,
+    },
+)
+
+
+@given(items=st.lists(ITEMS, min_size=1, max_size=3) | VALUES)
+@settings(max_examples=300, deadline=None)
+def test_whatever_items_are_sent_they_are_refused_or_can_be_listed(items: Any) -> None:
+    try:
+        parse(NewItems, {"items": items})
+    except ApiError:
+        return
+    answer = list_object(identified(items, "add_1"), frozenset(), has_more=False)
+    for shown in answer["data"]:
+        assert isinstance(shown["id"], str)
+        assert isinstance(shown["type"], str)
+
+
+@given(item=ITEMS)
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_provider_puts_out_can_be_listed(item: dict[str, Any]) -> None:
+    response = {"output": [item, 5, None]}
+    (entry,) = identified(output_items(response), "resp_1")
+    assert listed(entry, frozenset())["id"] == entry.item_id
+    assert output_items({"output": item}) == output_items({}) == []
