@@ -115,7 +115,7 @@ class Job:
 def terminal_status(response: Response) -> TerminalStatus | None:
     """Return the status if it is a terminal one of the API."""
     status = response.get("status")
-    return status if status in TERMINAL else None
+    return next((terminal for terminal in TERMINAL if terminal == status), None)
 
 
 def fail(

@@ -50,17 +50,22 @@ class UpstreamClient:
             await self._session.close()
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(
+        self, path: str, body: bytes, *, whole: bool = False
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer once its status is below 400.
 
-        Raises `UpstreamError` for refusals, timeouts and broken connections, also for those that
+        With `whole` the answer comes in one piece after all the work, so its first byte has the
+        total time and a timeout is no reason to ask again: the work may be paid for. Raises `UpstreamError` for refusals, timeouts and broken connections, also for those that
         happen while the caller reads.
         """
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
         url = self.config.base_url.rstrip("/") + path
+        config = self.config
+        patience = config.total_timeout_seconds if whole else config.first_byte_timeout_seconds
         try:
-            async with asyncio.timeout(self.config.first_byte_timeout_seconds):
+            async with asyncio.timeout(patience):
                 answer = await self._session.post(url, data=body)
             try:
                 if answer.status >= 400:
@@ -71,7 +76,9 @@ class UpstreamClient:
                 answer.close() if not answer.content.at_eof() else answer.release()
         except TimeoutError as error:
             raise UpstreamError(
-                f"the provider {self.config.name} did not answer in time", status=504
+                f"the provider {config.name} did not answer in time",
+                status=504,
+                retryable=not whole,
             ) from error
         except aiohttp.ClientError as error:
             raise UpstreamError(
@@ -80,12 +87,16 @@ class UpstreamClient:
 
     async def read_json(self, path: str, body: bytes) -> dict[str, Any]:
         """Post and return the JSON object of the answer; raises `UpstreamError`."""
-        async with self.post(path, body) as answer:
-            raw = await answer.read()
-        if len(raw) > self._max_response_bytes:
-            raise UpstreamError("the provider's answer is too large", retryable=False)
+        parts: list[bytes] = []
+        room = self._max_response_bytes
+        async with self.post(path, body, whole=True) as answer:
+            async for part in answer.content.iter_any():
+                parts.append(part)
+                room -= len(part)
+                if room < 0:
+                    raise UpstreamError("the provider's answer is too large", retryable=False)
         try:
-            parsed = orjson.loads(raw)
+            parsed = orjson.loads(b"".join(parts))
         except orjson.JSONDecodeError as error:
             raise UpstreamError("the provider's answer is no JSON") from error
         if not isinstance(parsed, dict):

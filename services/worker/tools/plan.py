@@ -99,6 +99,12 @@ def _offer(
     allowed = tool.get("allowed_tools")
     if isinstance(allowed, dict):
         allowed = allowed.get("tool_names")
+    if not isinstance(allowed, list | None):
+        raise RequestRefusedError(
+            "Invalid type: expected an array of tool names.",
+            param=f"tools[{index}].allowed_tools",
+            code="invalid_type",
+        )
     chosen = tuple(t for t in state.tools if allowed is None or t.name in allowed)
     plan.servers.append(McpServerPlan(state.server_label, chosen))
     for mcp_tool in chosen:
