@@ -75,6 +75,7 @@ RESPONSES_COMMANDS = Topic(
     retention_ms=7 * DAY_MS,
     owner=("intake", "worker"),
     readers=("worker", "intake"),
+    hashed=False,
     contracts=(RunResponseV1,),
     description="Accepted requests. Its acknowledgement is the promise to answer.",
 )
@@ -106,6 +107,7 @@ RESPONSES_LIFECYCLE = Topic(
     retention_ms=7 * DAY_MS,
     owner=("worker", "intake"),
     readers=("intake", "costs", "artifacts"),
+    hashed=False,
     contracts=(ResponseStartedV1, ResponseFinishedV1, ResponseDeletedV1),
     description="Facts about whole responses: started, finished, deleted.",
 )

@@ -41,6 +41,7 @@ from services.kit.producer import Producer
 from services.kit.runtime import Part, Runtime, run_service
 
 _LIVENESS_SECONDS = 60.0
+_PROJECTION_PACE_SECONDS = 0.025
 _PROJECTED = frozenset(
     contract.TYPE
     for contract in (RunResponseV1, ResponseStartedV1, ResponseFinishedV1, ResponseDeletedV1)
@@ -109,6 +110,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             group="intake",
             types=_PROJECTED,
             handle=Projection(store, turn_store, blobs, clock).on_messages,
+            pace_seconds=_PROJECTION_PACE_SECONDS,
         )
     )
     clients = HttpClients()

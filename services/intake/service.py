@@ -35,7 +35,7 @@ from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_in
 from services.kit.clock import Clock
 from services.kit.codec import Stamp, encode
-from services.kit.ids import new_id
+from services.kit.ids import created_ms, new_id
 from services.kit.producer import Producer
 from services.kit.telemetry import current_traceparent
 
@@ -168,7 +168,8 @@ class Responses:
         """Send a message and return once it can't be lost; raises `ApiError` (503)."""
         try:
             async with asyncio.timeout(self.bounds.accept_seconds):
-                await self.producer.send(topic, value, key=key)
+                partition = await self.producer.spread(topic)
+                await self.producer.send(topic, value, key=key, partition=partition)
         except (KafkaError, TimeoutError) as error:
             raise unavailable("The request could not be made durable, try again.") from error
 
@@ -255,7 +256,7 @@ class Responses:
         row = await self.find(response_id, key)
         if row.response is not None:
             return row.response.encode()
-        created = int(self.clock.now().timestamp())
+        created = (created_ms(row.response_id) or 0) // 1000
         request = orjson.loads(row.request or "{}")
         response = queued_response(row.response_id, request, created)
         response["status"] = row.status

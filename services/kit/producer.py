@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from aiokafka.errors import KafkaError
 from contracts.topics import DEAD_LETTER_HEADROOM_BYTES, MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
+
+_SLICE_SECONDS = 0.02
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -35,6 +38,9 @@ class Producer:
             "retry_backoff_ms": 50,
         }
         self._kafka: AIOKafkaProducer | None = None
+        self._partitions: dict[str, int] = {}
+        # Producers take turns in different orders, so that they do not all meet at one partition.
+        self._first_slice = os.getpid()
 
     async def start(self) -> None:
         """Connect; raises `KafkaError` when no broker answers."""
@@ -82,6 +88,18 @@ class Producer:
         )
         future.add_done_callback(_log_failure)
         return future
+
+    async def spread(self, topic: str) -> int:
+        """Return the partition for a message whose order among others means nothing.
+
+        It changes every 20 ms: what is sent at about the same time travels in one batch, and over
+        time every partition gets its share.
+        """
+        count = self._partitions.get(topic)
+        if count is None:
+            count = self._partitions[topic] = await self.partitions(topic)
+        slice_number = int(asyncio.get_running_loop().time() / _SLICE_SECONDS)
+        return (slice_number + self._first_slice) % count
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions the cluster has for `topic`."""

@@ -74,9 +74,14 @@ class KafkaFacts:
             time=self._clock.now(),
         )
 
+    async def _send_once(self, value: bytes, response_id: str) -> None:
+        topic = RESPONSES_LIFECYCLE.name
+        partition = await self._producer.spread(topic)
+        await self._producer.send(topic, value, key=response_id, partition=partition)
+
     async def _send(self, value: bytes, job: Job) -> None:
         await retry(
-            lambda: self._producer.send(RESPONSES_LIFECYCLE.name, value, key=job.response_id),
+            lambda: self._send_once(value, job.response_id),
             on=(KafkaError,),
             backoff=_FACT_BACKOFF,
         )

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from contracts.providers import ProviderConfig
 from contracts.responses import RunResponseV1
-from contracts.topics import RESPONSES_COMMANDS
+from contracts.topics import RESPONSES_COMMANDS, TOOLS_RESULTS
 from services.kit.blobs import open_blobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers, Subscription
@@ -74,7 +74,9 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     caller = McpCaller(
         producer,
         clock,
-        partition=zlib.crc32(name.encode()) % 8 if partition is None else partition,
+        partition=zlib.crc32(name.encode()) % TOOLS_RESULTS.partitions
+        if partition is None
+        else partition,
         timeout_seconds=settings.tool_timeout_seconds,
     )
     attempts = Attempts(
@@ -117,6 +119,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
             handle=commands.on_run_response,
             max_records=settings.batch_records,
             depth=_CLAIMS_AT_ONCE,
+            pace_seconds=settings.tick_ms / 1000,
         )
     )
     watch = ProgressWatch(consumers.lag, clock, seconds=_LIVENESS_SECONDS)

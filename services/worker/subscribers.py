@@ -196,10 +196,12 @@ class Control:
             partitions=[0],
             on_record=self._on_record,
             dead_letters=dead_letters,
+            # From the beginning: an order given while no worker ran holds all the same.
+            start="earliest",
         )
 
     async def start(self) -> None:
-        """Listen from now on."""
+        """Hear the orders of the last hour, and listen from now on."""
         await self._tail.start()
 
     async def stop(self) -> None:

@@ -21,6 +21,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 DONE = b"data: [DONE]\n\n"
 _JSON = b"application/json"
 _SSE = b"text/event-stream; charset=utf-8"
@@ -80,6 +81,7 @@ class CreateEndpoint:
             "antiphon.intake.request.duration",
             unit="s",
             description="Time from the request's head to the end of the answer",
+            explicit_bucket_boundaries_advisory=_SECONDS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

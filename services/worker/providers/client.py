@@ -26,6 +26,11 @@ class UpstreamClient:
         self._api_key = api_key
         self._max_response_bytes = max_response_bytes
         self._session: aiohttp.ClientSession | None = None
+        total, connect = config.total_timeout_seconds, config.connect_timeout_seconds
+        self._whole = aiohttp.ClientTimeout(total=total, sock_connect=connect)
+        self._streamed = aiohttp.ClientTimeout(
+            total=total, sock_connect=connect, sock_read=config.idle_timeout_seconds
+        )
 
     async def start(self) -> None:
         """Open the connection pool."""
@@ -35,11 +40,6 @@ class UpstreamClient:
         self._session = aiohttp.ClientSession(
             headers=headers,
             connector=aiohttp.TCPConnector(limit=self.config.max_connections, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(
-                total=self.config.total_timeout_seconds,
-                sock_connect=self.config.connect_timeout_seconds,
-                sock_read=self.config.idle_timeout_seconds,
-            ),
             auto_decompress=True,
             read_bufsize=256 * 1024,
         )
@@ -55,18 +55,20 @@ class UpstreamClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer once its status is below 400.
 
-        With `whole` the answer comes in one piece after all the work, so its first byte has the
-        total time and a timeout is no reason to ask again: the work may be paid for. Raises `UpstreamError` for refusals, timeouts and broken connections, also for those that
-        happen while the caller reads.
+        With `whole` the answer comes in one piece after all the work: its first byte has the total
+        time, and a timeout is no reason to ask again, since the work may be paid for. Raises
+        `UpstreamError` for refusals, timeouts and broken connections, also for those that happen
+        while the caller reads.
         """
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
         url = self.config.base_url.rstrip("/") + path
         config = self.config
         patience = config.total_timeout_seconds if whole else config.first_byte_timeout_seconds
+        timeout = self._whole if whole else self._streamed
         try:
             async with asyncio.timeout(patience):
-                answer = await self._session.post(url, data=body)
+                answer = await self._session.post(url, data=body, timeout=timeout)
             try:
                 if answer.status >= 400:
                     raise await _refusal(answer)

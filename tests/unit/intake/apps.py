@@ -70,6 +70,9 @@ class Sent(Producer):
         self.messages.append((topic, value or b""))
         self.arrived.set()
 
+    async def spread(self, topic: str) -> int:
+        return 0
+
     def topics(self) -> list[str]:
         return [topic for topic, _ in self.messages]
 

@@ -170,7 +170,7 @@ class Provider(UpstreamClient):
     content_type: str = "text/event-stream; charset=utf-8"
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes) -> AsyncIterator[Any]:
+    async def post(self, path: str, body: bytes, *, whole: bool = False) -> AsyncIterator[Any]:
         self.asked.append(orjson.loads(body))
         answer = self.answers.pop(0)
         if isinstance(answer, UpstreamError):
