@@ -23,6 +23,7 @@ from services.worker.domain import Event, Item, Job
 from services.worker.errors import UpstreamError
 from services.worker.outbox import OutStream, _Lane
 from services.worker.providers.client import UpstreamClient
+from services.worker.sse import data_of
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan, plan_tools
 from tests.upstream import responses
@@ -120,7 +121,7 @@ def events_of(stream: bytes) -> list[Event]:
     """Return the JSON of every event."""
     found: list[Event] = []
     for frame in stream.split(b"\n\n"):
-        data = b"".join(line[6:] for line in frame.split(b"\n") if line.startswith(b"data: "))
+        data = data_of(frame)
         if data and data != b"[DONE]":
             found.append(orjson.loads(data))
     return found
