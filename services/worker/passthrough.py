@@ -101,7 +101,12 @@ class Passthrough:
             self._latest = block
 
     def _take(self, frame: bytes) -> None:
-        event = sse.parse(frame)
+        try:
+            event = sse.parse(frame)
+        except UpstreamError:
+            # It comes to the client in any case when no closer look is taken at its block.
+            self._write(frame + sse.END)
+            return
         if event is None:
             return
         self._begun = True

@@ -136,6 +136,15 @@ async def test_the_last_number_is_known_although_the_text_was_too_long_to_keep(
     assert made.partial().last_sequence_number == out.events[-1]["sequence_number"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_garbage_is_piped_however_the_bytes_were_cut(together: bool) -> None:
+    *told, last = script_events("say: a")
+    pieces = [as_sse(told), b"data: nonsense\n\n", as_sse([last])]
+    made, out = await pipe(*([b"".join(pieces)] if together else pieces))
+    assert made.terminal is not None
+    assert out.stream.endswith(b"data: nonsense\n\n")
+
+
 async def test_garbage_that_was_piped_does_not_hide_what_came_with_it() -> None:
     [created, begun, added, *_] = script_events("say: one")
     garbage = b'data: nonsense\n\ndata: {"output_index": {}, "type": 7}\n\ndata: [1]\n\n'
