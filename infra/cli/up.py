@@ -99,6 +99,7 @@ def _detached(settings: LocalSettings, replicas: list[str]) -> int:
 
 async def _follow_start(settings: LocalSettings, process: subprocess.Popen[bytes]) -> int:
     """Show the supervisor's lines until the stack is ready or the supervisor has ended."""
+    last_words: list[str] = []
     with log_file(settings.home, "supervisor").open(encoding="utf-8") as lines:
         while True:
             ended = process.poll() is not None
@@ -107,9 +108,12 @@ async def _follow_start(settings: LocalSettings, process: subprocess.Popen[bytes
             ready = own and status is not None and status.state is State.READY
             for line in lines:
                 # The address and the key are shown below, once the state says ready.
-                if " s  " in line or ended:
+                if " s  " in line:
                     out.print(line.rstrip(), markup=False)
+                else:
+                    last_words.append(line.rstrip())
             if ended:
+                out.print("\n".join(last_words), markup=False)
                 return process.returncode or 1
             if ready:
                 show_ready(settings, admin_key(settings))
