@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from uuid import uuid4
 
 import asyncpg
@@ -23,13 +25,33 @@ from tests.upstream import UpstreamProcess
 EVERYTHING = "@modelcontextprotocol/server-everything"
 
 
+TEMPORARY = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run a folder of its own for what tests write, a few hundred MB.
+
+    Runs that share one close it to other users at each start, and root's PostgreSQL is another.
+    """
+    config.stash[TEMPORARY] = Path(mkdtemp(prefix="antiphon-tests-"))
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(config.stash[TEMPORARY])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Remove that folder after a good run; after another say where the logs of all servers are."""
+    if exitstatus == pytest.ExitCode.OK:
+        rmtree(config.stash[TEMPORARY], ignore_errors=True)
+    else:
+        folder = config.stash[TEMPORARY]
+        terminalreporter.write_line(f"The tests left their files and logs in {folder}.")
+
+
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Servers:
     """Containers where Docker can have them, else processes; ANTIPHON_TEST_SERVERS decides."""
-    # Not pytest's folder: that is closed to the user that root's PostgreSQL runs as, again and
-    # again by each run of tests that starts, and it is kept after the end.
-    with TemporaryDirectory(prefix="antiphon-tests-") as folder:
-        yield choose_servers(Path(folder))
+    return choose_servers(tmp_path_factory.mktemp("servers"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -24,10 +23,9 @@ CLIENT_TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="session")
-def e2e_home() -> Iterator[Path]:
-    """A folder that root's PostgreSQL can get at, gone after the tests."""
-    with TemporaryDirectory(prefix="antiphon-e2e-") as folder:
-        yield Path(folder)
+def e2e_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the stack and of what it is told."""
+    return tmp_path_factory.mktemp("e2e")
 
 
 @pytest.fixture(scope="session")
