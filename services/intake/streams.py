@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import dataclass
+
+from aiokafka.errors import KafkaError
 
 from contracts.packs import Entry, Flag, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.kit.deadletters import DeadLetters, Record
 from services.kit.tail import Tail
 
+logger = logging.getLogger(__name__)
 HEARTBEAT = b": heartbeat\n\n"
 
 
@@ -207,4 +211,11 @@ class Hubs:
                 hub.beat()
                 if hub.followers == 0:
                     del self._others[partition]
-                    await hub.stop()
+                    await self._let_go(hub)
+
+    async def _let_go(self, hub: Hub) -> None:
+        try:
+            await hub.stop()
+        except KafkaError as error:
+            # Heartbeats must go on whatever becomes of a hub that nobody needs.
+            logger.warning("a hub did not stop cleanly: %r", error)

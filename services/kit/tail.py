@@ -102,8 +102,12 @@ class Tail:
                     self.next_offsets[partition.partition] = records[-1].offset + 1
                 if not self.caught_up.is_set():
                     await self._catch_up(idle=not batches)
-            except KafkaError as error:
-                logger.warning("a tail could not read and tries again: %r", error)
+            except Exception as error:
+                # A tail that ended would leave its process deaf, and nobody would notice.
+                expected = isinstance(error, KafkaError)
+                logger.warning(
+                    "a tail could not read and tries again: %r", error, exc_info=not expected
+                )
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
 
     async def _catch_up(self, *, idle: bool) -> None:
