@@ -67,7 +67,7 @@ async def test_requests_outlive_their_worker_and_none_is_answered_twice(
     # Each was asked before the end of the first worker, which no answer reached, and once after.
     assert len(requests) == 2 * REQUESTS
     assert sum(request["finished"] for request in requests) == REQUESTS
-    # A repeated fact would come before this one.
+    # A repeated fact would have come by the time of a later one.
     last = await client.responses.create(model=MODEL, input="say: last", metadata={"chat_id": mark})
     finished = await ids_finished(topics, begin, mark, count=REQUESTS + 1)
     assert sorted(finished) == sorted([*ids, last.id])

@@ -13,13 +13,21 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from contracts.topics import CONFIG_CHANGED, RESPONSES_COMMANDS, RESPONSES_EVENTS, TOPICS, Topic
+from contracts.topics import (
+    CONFIG_CHANGED,
+    MCP_COMMANDS,
+    RESPONSES_COMMANDS,
+    RESPONSES_EVENTS,
+    TOPICS,
+    Topic,
+)
 from infra import topics
 from infra.topic_plan import CREATE
 from infra.topics import DataLossError, TopicsError, apply, apply_topics, diff
 
 COMMANDS = dataclasses.replace(RESPONSES_COMMANDS, partitions=2)
 EVENTS = dataclasses.replace(RESPONSES_EVENTS, partitions=2)
+HASHED = dataclasses.replace(MCP_COMMANDS, partitions=2)
 
 
 @pytest.fixture
@@ -126,7 +134,7 @@ async def test_a_topic_without_hashed_keys_gets_more_partitions(
 @pytest.mark.parametrize(
     ("topic", "changes", "reason"),
     [
-        (COMMANDS, {"partitions": 3}, "out of order"),
+        (HASHED, {"partitions": 3}, "out of order"),
         (EVENTS, {"partitions": 1}, "deleted and made anew"),
         (COMMANDS, {"retention_ms": 1000}, "older than the new retention"),
         (COMMANDS, {"cleanup_policy": "compact"}, "all but the latest"),
@@ -150,7 +158,7 @@ async def test_what_would_lose_data_is_refused_and_nothing_changes(
 @pytest.mark.parametrize(
     ("topic", "changes"),
     [
-        (COMMANDS, {"partitions": 3}),
+        (HASHED, {"partitions": 3}),
         (EVENTS, {"partitions": 1}),
         (COMMANDS, {"retention_ms": 1000, "cleanup_policy": "compact"}),
     ],
