@@ -67,7 +67,7 @@ class Passthrough:
     def _pass(self, block: bytes) -> None:
         if not block:
             return
-        if not self._looks_closely and not sse.has_special(block):
+        if not self._looks_closely and not sse.has_special(block) and sse.is_whole(block):
             self._write(block)
             return
         for frame in sse.frames(block):
@@ -104,6 +104,8 @@ class Passthrough:
         try:
             event = sse.parse(frame)
         except UpstreamError:
+            if not frame.endswith(b"}"):
+                raise
             # It comes to the client in any case when no closer look is taken at its block.
             self._write(frame + sse.END)
             return

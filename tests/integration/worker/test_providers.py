@@ -178,7 +178,7 @@ async def test_however_a_provider_writes_its_events_they_arrive(
 
 @pytest.mark.parametrize(
     "fault",
-    ["cut@4", "eof@4", "reset@4", "truncated_json@4", "content_type", "empty"],
+    ["cut@4", "eof@4", "reset@4", "malformed_json@4", "truncated_json@4", "content_type", "empty"],
 )
 async def test_a_stream_that_breaks_is_an_error(
     scripted_upstream: UpstreamProcess, fault: str

@@ -139,15 +139,25 @@ async def test_the_last_number_is_known_although_the_text_was_too_long_to_keep(
 @pytest.mark.parametrize("together", [True, False])
 async def test_garbage_is_piped_however_the_bytes_were_cut(together: bool) -> None:
     *told, last = script_events("say: a")
-    pieces = [as_sse(told), b"data: nonsense\n\n", as_sse([last])]
+    pieces = [as_sse(told), b"data: {nonsense}\n\n", as_sse([last])]
     made, out = await pipe(*([b"".join(pieces)] if together else pieces))
     assert made.terminal is not None
-    assert out.stream.endswith(b"data: nonsense\n\n")
+    assert out.stream.endswith(b"data: {nonsense}\n\n")
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_event_that_was_cut_short_breaks_the_stream(together: bool) -> None:
+    *told, last = script_events("say: a")
+    cut = b'data: {"type":"response.output_text.delta","delta":"bro\n\n'
+    pieces = [as_sse(told), cut, as_sse([last])]
+    made, out = await broken(*([b"".join(pieces)] if together else pieces))
+    assert cut not in out.stream
+    assert made.partial().last_sequence_number == told[-1]["sequence_number"]
 
 
 async def test_garbage_that_was_piped_does_not_hide_what_came_with_it() -> None:
     [created, begun, added, *_] = script_events("say: one")
-    garbage = b'data: nonsense\n\ndata: {"output_index": {}, "type": 7}\n\ndata: [1]\n\n'
+    garbage = b'data: {nonsense}\n\ndata: {"output_index": {}, "type": 7}\n\n'
     made, out = await broken(as_sse([created, begun]), as_sse([added]), garbage)
     assert made.partial().items == [added["item"] | {"status": "incomplete"}]
     assert garbage in out.stream
