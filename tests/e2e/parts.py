@@ -83,6 +83,7 @@ base_url = "{upstream}"
 models = ["{IMPATIENT}"]
 first_byte_timeout_seconds = 0.5
 idle_timeout_seconds = 0.5
+total_timeout_seconds = 2
 retries = 0
 
 {local_providers(model)}
