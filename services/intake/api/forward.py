@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import aiohttp
 from multidict import CIMultiDict
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from services.intake.api.create import read_body
@@ -66,24 +66,28 @@ class Forwarder:
                 answer = await self._clients.forward(request.method, url, headers, body)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise unavailable("The owner of this resource does not answer.") from error
-            return _relay(answer)
+            return _Relay(answer)
 
         return forward
 
 
-def _relay(answer: aiohttp.ClientResponse) -> Response:
-    async def chunks() -> AsyncIterator[bytes]:
+class _Relay(StreamingResponse):
+    """An owner's answer on its way to the client."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
+        super().__init__(
+            answer.content.iter_any(), status_code=answer.status, headers=kept
+        )
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, and let its connection go however that ends."""
         try:
-            async for chunk in answer.content.iter_chunked(256 * 1024):
-                yield chunk
+            await super().__call__(scope, receive, send)
         finally:
             # A client that hangs up leaves the rest unread: that connection can't be used again.
-            answer.close() if not answer.content.at_eof() else answer.release()
-
-    kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
-    return StreamingResponse(
-        chunks(),
-        status_code=answer.status,
-        headers=kept,
-        background=BackgroundTask(answer.release),
-    )
+            if self._answer.content.at_eof():
+                self._answer.release()
+            else:
+                self._answer.close()
