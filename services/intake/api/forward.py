@@ -76,9 +76,7 @@ class _Relay(StreamingResponse):
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
-        super().__init__(
-            answer.content.iter_any(), status_code=answer.status, headers=kept
-        )
+        super().__init__(answer.content.iter_any(), status_code=answer.status, headers=kept)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
