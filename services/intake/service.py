@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,8 +37,6 @@ from services.kit.codec import Stamp, encode
 from services.kit.ids import created_ms, new_id
 from services.kit.producer import Producer
 from services.kit.telemetry import current_traceparent
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +282,7 @@ class Responses:
         await self._durable(RESPONSES_LIFECYCLE.name, encode(fact, stamp), response_id)
         # The fact reaches every reader; here it takes effect before the caller can look.
         await self.store.deleted([(response_id, key.project, key.key_id)])
-        await self._forget_claims(response_id)
         return {"id": response_id, "object": "response", "deleted": True}
-
-    async def _forget_claims(self, response_id: str) -> None:
-        """Remove the large payloads that still wait for the sweeper."""
-        try:
-            for part in ("request", "response"):
-                await self.blobs.delete(f"claims/{response_id}-{part}")
-        except OSError as error:
-            logger.warning("claim checks of %s stay until they expire: %r", response_id, error)
 
 
 def _owner(key: ApiKey) -> Principal:

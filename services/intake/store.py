@@ -78,7 +78,9 @@ _ACCEPTED = text("""
              events_partition, previous_response_id, accepted_at, request)
     ON CONFLICT (response_id) DO UPDATE SET
         background = excluded.background, stream = excluded.stream, model = excluded.model,
-        previous_response_id = excluded.previous_response_id, request = excluded.request
+        previous_response_id = excluded.previous_response_id, request = excluded.request,
+        events_partition = excluded.events_partition, accepted_at = excluded.accepted_at,
+        "user" = excluded."user", chat = excluded.chat
     WHERE known.deleted_at IS NULL AND known.request IS NULL
 """)
 _FINISHED = text("""
@@ -104,9 +106,16 @@ _CANCELLED = text("""
     UPDATE intake.responses SET status = 'cancelled'
     WHERE response_id = :response_id AND response IS NULL AND deleted_at IS NULL
 """)
+# A start may be read before the command: its row waits for the rest, and nobody reads it till then.
 _STARTED = text("""
-    UPDATE intake.responses SET status = 'in_progress'
-    WHERE response_id = ANY(:ids) AND status = 'queued'
+    INSERT INTO intake.responses
+        (response_id, project, key_id, model, status, background, stream, events_partition,
+         accepted_at)
+    SELECT id, project, key_id, '', 'in_progress', true, false, 0, now()
+    FROM unnest(CAST(:ids AS text[]), CAST(:projects AS text[]), CAST(:keys AS text[]))
+        AS begun(id, project, key_id)
+    ON CONFLICT (response_id) DO UPDATE SET status = 'in_progress'
+    WHERE responses.status = 'queued'
 """)
 _DELETED = text("""
     INSERT INTO intake.responses
@@ -138,10 +147,10 @@ class ResponseStore:
         async with self._engine.connect() as connection:
             await connection.execute(_FINISHED, _columns(list(unique.values())))
 
-    async def started(self, response_ids: Sequence[str]) -> None:
-        """Note that queued responses are being worked on."""
+    async def started(self, owners: Sequence[tuple[str, str, str]]) -> None:
+        """Note that (response id, project, key id) are being worked on."""
         async with self._engine.connect() as connection:
-            await connection.execute(_STARTED, {"ids": list(response_ids)})
+            await connection.execute(_STARTED, _owners(owners))
 
     async def cancelled(self, response_id: str) -> None:
         """Let an unfinished response be cancelled, whatever its worker still states. Idempotent."""
@@ -150,15 +159,17 @@ class ResponseStore:
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
         """Forget the content of (response id, project, key id) for ever; a mark stays."""
-        unique = {owner[0]: owner for owner in owners}.values()
-        ids, projects, keys = (list(column) for column in zip(*unique, strict=True))
         async with self._engine.connect() as connection:
-            await connection.execute(_DELETED, {"ids": ids, "projects": projects, "keys": keys})
+            await connection.execute(_DELETED, _owners(owners))
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
         """Return a response of the project, or the mark of a deleted one; None if none was."""
         query = select(*_READ).where(
-            RESPONSES.c.response_id == response_id, RESPONSES.c.project == project
+            RESPONSES.c.response_id == response_id,
+            RESPONSES.c.project == project,
+            RESPONSES.c.request.is_not(None)
+            | RESPONSES.c.response.is_not(None)
+            | RESPONSES.c.deleted_at.is_not(None),
         )
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
@@ -179,3 +190,9 @@ class ResponseStore:
 
 def _columns(rows: Sequence[AcceptedRow] | Sequence[FinishedRow]) -> dict[str, list[Any]]:
     return {name: [getattr(row, name) for row in rows] for name in rows[0].__slots__}
+
+
+def _owners(owners: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:
+    unique = {owner[0]: owner for owner in owners}.values()
+    ids, projects, keys = (list(column) for column in zip(*unique, strict=True))
+    return {"ids": ids, "projects": projects, "keys": keys}

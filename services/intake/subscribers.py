@@ -29,7 +29,7 @@ class _Changes:
     """What a batch brings, a list per statement."""
 
     accepted: list[AcceptedRow] = field(default_factory=list)
-    started: list[str] = field(default_factory=list)
+    started: list[tuple[str, str, str]] = field(default_factory=list)
     finished: list[FinishedRow] = field(default_factory=list)
     deleted: list[tuple[str, str, str]] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
@@ -78,11 +78,10 @@ class Projection:
                 changes.ends.append(_turn_end(data, response))
             if data.store:
                 changes.finished.append(_finished(data, response))
-        elif isinstance(data, ResponseStartedV1):
-            changes.started.append(data.response_id)
-        elif isinstance(data, ResponseDeletedV1):
-            owner = data.principal
-            changes.deleted.append((data.response_id, owner.project, owner.key_id))
+        elif isinstance(data, ResponseStartedV1 | ResponseDeletedV1):
+            owner = (data.response_id, data.principal.project, data.principal.key_id)
+            begun = isinstance(data, ResponseStartedV1)
+            (changes.started if begun else changes.deleted).append(owner)
 
     async def _payload(self, claim: ClaimCheck) -> Any:
         return orjson.loads(await check_out(self._blobs, claim))

@@ -55,7 +55,9 @@ class KafkaFacts:
     async def finished(self, job: Job, fact: ResponseFinishedV1, response: bytes) -> None:
         """State the outcome; returns once it is durable, raises `KafkaError` or `OSError`."""
         claim = await retry(
-            lambda: check_in(self._blobs, key=f"{job.response_id}-response", payload=response),
+            lambda: check_in(
+                self._blobs, key=f"{job.response_id}-response-{job.attempt}", payload=response
+            ),
             on=(OSError,),
             backoff=_FACT_BACKOFF,
         )

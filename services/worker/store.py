@@ -106,7 +106,9 @@ _ABANDON = text("""
 _FORGET = text("""
     DELETE FROM worker.leases WHERE response_id IN (
         SELECT response_id FROM worker.leases
-        WHERE state = 'finished' AND created_at < now() - make_interval(days => :days) LIMIT :most
+        WHERE (state = 'finished' OR expires_at = 'infinity')
+            AND created_at < now() - make_interval(days => :days)
+        LIMIT :most
     )
 """).bindparams(bindparam("days"), bindparam("most"))
 
@@ -174,7 +176,7 @@ class LeaseStore:
             ]
 
     async def forget(self, *, days: int, most: int) -> int:
-        """Delete up to `most` finished leases that are older than `days`."""
+        """Delete up to `most` leases older than `days`: finished ones and idle cancel marks."""
         async with self._engine.connect() as connection:
             return (await connection.execute(_FORGET, {"days": days, "most": most})).rowcount
 

@@ -37,7 +37,7 @@ class ProgramPart:
     def environment(self) -> dict[str, str]:
         return {}
 
-    async def prepare(self, report: Report) -> Command:  # noqa: ARG002 - the protocol's
+    async def prepare(self, report: Report) -> Command:
         (self.home / self.name).unlink(missing_ok=True)
         return Command(argv=(sys.executable, "-c", self.source, str(self.home), self.name))
 
