@@ -12,6 +12,7 @@ from contracts.topics import (
     CONFIG_CHANGED,
     DEAD_LETTER_HEADROOM_BYTES,
     DEAD_LETTER_RETENTION_MS,
+    MCP_COMMANDS,
     RESPONSES_COMMANDS,
     RESPONSES_EVENTS,
     TOPICS,
@@ -71,7 +72,7 @@ def test_more_partitions_are_fine_where_the_writer_names_them() -> None:
     assert str(change) == "responses.events: partitions 4 -> 8"
 
 
-@pytest.mark.parametrize("topic", [RESPONSES_COMMANDS, CONFIG_CHANGED])
+@pytest.mark.parametrize("topic", [MCP_COMMANDS, CONFIG_CHANGED])
 def test_more_partitions_would_break_the_order_of_a_hashed_topic(topic: Topic) -> None:
     wanted = wanted_layouts([dataclasses.replace(topic, partitions=topic.partitions + 1)])
     [change] = plan(wanted, wanted_layouts([topic]))
