@@ -15,7 +15,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from services.kit.deadletters import Record
 
 logger = logging.getLogger(__name__)
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.2
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Offsets:
     """The batches of one consumer under way.
 
     A batch is committed once it and all that were fetched before it are handled; commits are at
-    least 50 ms apart. `consumer` gives the aiokafka consumer, None before it runs.
+    least 200 ms apart. `consumer` gives the aiokafka consumer, None before it runs.
     """
 
     def __init__(self, consumer: Callable[[], Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from contracts.providers import ProviderConfig
 from services.worker.errors import UpstreamError
@@ -26,6 +27,8 @@ class UpstreamClient:
         self._api_key = api_key
         self._max_response_bytes = max_response_bytes
         self._session: aiohttp.ClientSession | None = None
+        # Parsed once: there are two paths.
+        self._urls: dict[str, URL] = {}
         total, connect = config.total_timeout_seconds, config.connect_timeout_seconds
         self._whole = aiohttp.ClientTimeout(total=total, sock_connect=connect)
         self._streamed = aiohttp.ClientTimeout(
@@ -41,6 +44,8 @@ class UpstreamClient:
             headers=headers,
             connector=aiohttp.TCPConnector(limit=self.config.max_connections, keepalive_timeout=60),
             auto_decompress=True,
+            # Providers of models set no state in cookies, and looking for some costs each request.
+            cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=256 * 1024,
         )
 
@@ -62,8 +67,10 @@ class UpstreamClient:
         """
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
-        url = self.config.base_url.rstrip("/") + path
         config = self.config
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(config.base_url.rstrip("/") + path)
         patience = config.total_timeout_seconds if whole else config.first_byte_timeout_seconds
         timeout = self._whole if whole else self._streamed
         try:
