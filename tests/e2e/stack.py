@@ -13,17 +13,21 @@ from pathlib import Path
 
 from infra.local.credentials import Credentials
 from infra.local.ports import HOST
-from infra.local.process import log_file, tail
+from infra.local.process import LAUNCH, log_file, tail
 from infra.local.state import PartStatus, StackStatus, State, read
 from tests.e2e.waiting import until
 
 SERVICES = ("intake", "worker", "mcp_broker", "artifacts", "costs")
 ROOT = Path(__file__).parents[2]
+UP = (sys.executable, "-m", "infra.cli.main", "up")
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
 POLL_S = 0.05
 # What a person may have set for a stack of his own must not reach this one.
-FOREIGN = ("UPSTREAM_", "OPENAI_", "S3_", "KAFKA_", "DATABASE_", "INTAKE_", "WORKER_", "ANTIPHON_")
+FOREIGN = (
+    *("UPSTREAM_", "OPENAI_", "S3_", "KAFKA_", "DATABASE_", "ANTIPHON_", "BLOB_", "LOG_"),
+    *("INTAKE_", "WORKER_", "MCP_BROKER_", "ARTIFACTS_", "COSTS_"),
+)
 
 
 class Stack:
@@ -89,7 +93,8 @@ def running_stack(home: Path, port: int, settings: Mapping[str, str]) -> Iterato
     log.parent.mkdir(parents=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            (sys.executable, "-m", "infra.cli.main", "up"),
+            # It ends in order even when the tests are killed.
+            (sys.executable, str(LAUNCH), str(os.getpid()), str(int(signal.SIGTERM)), "-", *UP),
             cwd=ROOT,
             env={**inherited, **own, **settings},
             stdin=subprocess.DEVNULL,
