@@ -227,28 +227,25 @@ async def test_bad_arguments_and_late_calls_never_reach_the_tool() -> None:
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1), max_size=6))
-def test_however_calls_are_redelivered_each_runs_once_and_is_answered(
+async def test_however_calls_are_redelivered_each_runs_once_and_is_answered(
     batches: list[list[tuple[int, bool]]],
 ) -> None:
     """A batch is a list of (call, whether it takes long)."""
 
-    async def play() -> None:
-        scene = Scene()
-        for batch in batches:
-            asked = [call("slow" if slow else "echo", call_id=str(n)) for n, slow in batch]
-            await scene.broker.accept(asked)
-            await asyncio.sleep(0)
-        scene.tools.gate.set()
-        ids = {str(n) for batch in batches for n, _ in batch}
-        await until(lambda: scene.records.answered == ids)
-        assert len(scene.tools.ran) == len(ids)
-        results: dict[str, set[str]] = {}
-        for _, result in scene.results.sent:
-            results.setdefault(result.call_id, set()).add(result.model_dump_json())
-        assert results.keys() == ids
-        assert all(len(different) == 1 for different in results.values())
-
-    asyncio.run(play())
+    scene = Scene()
+    for batch in batches:
+        asked = [call("slow" if slow else "echo", call_id=str(n)) for n, slow in batch]
+        await scene.broker.accept(asked)
+        await asyncio.sleep(0)
+    scene.tools.gate.set()
+    ids = {str(n) for batch in batches for n, _ in batch}
+    await until(lambda: scene.records.answered == ids)
+    assert len(scene.tools.ran) == len(ids)
+    results: dict[str, set[str]] = {}
+    for _, result in scene.results.sent:
+        results.setdefault(result.call_id, set()).add(result.model_dump_json())
+    assert results.keys() == ids
+    assert all(len(different) == 1 for different in results.values())
 
 
 async def test_a_sweep_runs_what_was_left_and_answers_what_was_finished() -> None:
