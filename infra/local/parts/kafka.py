@@ -6,6 +6,7 @@ import asyncio
 import struct
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,9 +41,12 @@ class KafkaServer:
 
     name = "kafka"
 
-    def __init__(self, home: Path, downloads: Path) -> None:
+    def __init__(
+        self, home: Path, downloads: Path, new_id: Callable[[], uuid.UUID] = uuid.uuid4
+    ) -> None:
         self.home = home
         self.port: int | None = None
+        self._new_id = new_id
         self._downloads = downloads
         self._ports = Ports(home)
         self._data = home / "data" / "kafka"
@@ -63,9 +67,12 @@ class KafkaServer:
         self.port = self._ports.claim("kafka")
         properties = self._write_configuration(self._ports.claim("kafka-controller"))
         if not (self._data / "meta.properties").is_file():
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            cluster = urlsafe_b64encode(self._new_id().bytes).decode().rstrip("=")
             tool = java(path, "kafka.tools.StorageTool")
-            command = Command(argv=(*tool, "format", "-t", cluster, "-c", str(properties)))
+            # With an equals sign: one id in 64 begins with a dash, which would read as an option.
+            command = Command(
+                argv=(*tool, "format", f"--cluster-id={cluster}", "-c", str(properties))
+            )
             await run_to_end(command, log_file(self.home, self.name), "Formatting Kafka's storage")
         logging = f"-Dlog4j2.configurationFile={self._config / 'log4j2.properties'}"
         return Command(argv=(*java(path, "kafka.Kafka", HEAP, logging), str(properties)))

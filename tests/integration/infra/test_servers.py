@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import uuid
 from pathlib import Path
 
 import aiokafka
@@ -50,6 +51,19 @@ async def test_kafka_keeps_messages_over_a_restart(tmp_path: Path, downloads: Pa
                 assert (await consumer.getone()).value == b"message"
         finally:
             await consumer.stop()
+
+
+async def test_kafka_takes_a_cluster_id_that_begins_with_a_dash(
+    tmp_path: Path, downloads: Path
+) -> None:
+    dashed = uuid.UUID(bytes=b"\xf8" + bytes(15))
+    async with serving(KafkaServer(tmp_path, downloads, new_id=lambda: dashed)) as kafka:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        try:
+            assert (await admin.describe_cluster())["cluster_id"].startswith("-")
+        finally:
+            await admin.close()
 
 
 async def test_postgresql_18_keeps_rows_and_has_pgvector(tmp_path: Path) -> None:
