@@ -4,6 +4,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
+CLIENTS := .cache/clients/.ready
 LOCKS := $(wildcard requirements/*.txt) requirements/node/package-lock.json
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
@@ -15,11 +16,16 @@ SERVICES := intake worker mcp-broker artifacts costs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## Install everything into .venv and .cache; does nothing when nothing changed
+setup: $(READY) $(CLIENTS) ## Install everything into .venv and .cache; does nothing when nothing changed
 
 # Without its Node packages a set-up is not whole, whatever the stamp says.
 $(READY): $(LOCKS) pyproject.toml infra/local/setup.sh $(if $(wildcard .cache/node/node_modules),,FORCE)
 	@sh infra/local/setup.sh
+	@touch $@
+
+$(CLIENTS): $(wildcard requirements/clients/*) infra/local/setup_clients.sh \
+		$(if $(wildcard .cache/clients/node/node_modules),,FORCE) | $(READY)
+	@sh infra/local/setup_clients.sh
 	@touch $@
 
 demo: $(READY) ## Ask a real model through the whole system and keep serving; ONCE=1 ends after it
@@ -37,7 +43,7 @@ status: $(READY) ## Show every part of the local stack
 logs: $(READY) ## Follow the logs; PART=worker shows one
 	@$(BIN)/antiphon logs $(PART) --follow
 
-test: $(READY) ## Run all tests against real servers and the real local model
+test: $(READY) $(CLIENTS) ## Run all tests against real servers and the real local model
 	@$(BIN)/pytest tests/unit tests/contract tests/integration tests/e2e
 
 check: $(READY) ## Lint, formatting, types, import rules, generated files
@@ -77,8 +83,10 @@ requirements: $(READY) ## Lock all dependencies anew: Python, Node and Java
 	$(COMPILE) --no-deps -c requirements/all.txt requirements/mcp-servers.in \
 		-o requirements/mcp-servers.txt
 	$(COMPILE) --no-deps -c requirements/all.txt requirements/node.in -o requirements/node.txt
-	cd requirements/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --package-lock-only \
-		--ignore-scripts --omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error
+	$(COMPILE) requirements/clients/python.in -o requirements/clients/python.txt
+	for folder in node clients; do (cd requirements/$$folder && PATH="$(CURDIR)/$(BIN):$$PATH" \
+		npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
+		--no-audit --no-fund --loglevel=error) || exit 1; done
 	$(BIN)/python -m infra.local.jars_lock
 
 test-compose: $(READY) ## Build the images, run the core of the e2e tests in containers, clean up
