@@ -80,6 +80,7 @@ class ResponseFinishedV1(Contract):
     large. `model` is the model that answered, `provider` who served it. `estimated_usage` marks
     token counts that were not reported by the provider but counted from the partial output. `store`
     is false when the client asked for nothing to be kept: readers then keep figures, not content.
+    `background` says that no connection waited for it.
     """
 
     TYPE: ClassVar[str] = "antiphon.response.finished.v1"
@@ -96,6 +97,7 @@ class ResponseFinishedV1(Contract):
     events_partition: int = Field(ge=0)
     last_sequence_number: int | None = None
     store: bool = True
+    background: bool = False
     service_tier: str | None = None
     estimated_usage: bool = False
     response: dict[str, Any] | None = None

@@ -140,6 +140,7 @@ class ResponseRunner:
             events_partition=command.events_partition,
             last_sequence_number=outcome.last_sequence_number,
             store=command.store,
+            background=command.background,
             service_tier=tier if isinstance(tier, str) else None,
             estimated_usage=outcome.estimated_usage,
         )

@@ -1,0 +1,1 @@
+"""Signed webhooks that tell of the end of responses."""
