@@ -24,6 +24,9 @@ SHARED: Words = {
     "upstream_base_url": "One provider for every model, in place of the providers file.",
     "upstream_dialect": "What that provider speaks: `responses` or `chat`.",
     "upstream_api_key": "Key for that provider.",
+    "antiphon_seal_secret": "Secret that items are sealed with which clients keep for us "
+    "(`encrypted_content`). Several by commas: the first seals, all open. "
+    "Unset: nothing is sealed, `/v1/responses/compact` works with `responses` providers alone.",
 }
 COMMON: Words = {
     "host": "Address to listen on.",
@@ -39,6 +42,8 @@ LOCAL: Words = {
     "antiphon_port": "Port that intake listens on. All others are chosen free and remembered.",
     "antiphon_admin_key": "The admin key. Unset: made once and kept in the home.",
     "antiphon_internal_token": "Secret between services. Unset: made once and kept in the home.",
+    "antiphon_seal_secret": "Secret for items that clients keep. "
+    "Unset: made once and kept in the home.",
     "antiphon_providers": "The providers file. "
     "Unset: see [Choose the upstream](#choose-the-upstream).",
     "antiphon_node": "Where the MCP servers for Node are installed.",

@@ -21,6 +21,7 @@ class Credentials:
 
     admin_key: str = field(default_factory=admin_key, repr=False)
     internal_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    seal_secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     postgres_password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     s3_access_key: str = field(default_factory=lambda: secrets.token_hex(10), repr=False)
     s3_secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30), repr=False)
@@ -29,10 +30,12 @@ class Credentials:
     def of(cls, home: Path) -> Credentials:
         """Read those of `home`, making and storing them (mode 0600) on the first call."""
         file = home / FILE
-        if file.is_file():
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        made = cls(**kept)
+        if asdict(made) == kept:
+            return made
+        # A home that is older than one of the secrets gets that one now.
         home.mkdir(parents=True, exist_ok=True)
-        made = cls()
         draft = file.with_suffix(".draft")
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(asdict(made), indent=2), encoding="utf-8")

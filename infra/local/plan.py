@@ -134,7 +134,9 @@ class Plan:
             urls = {f"INTAKE_{name.upper()}_URL": part.url for name, part in self._behind.items()}
             return {**urls, **self._providers(), "ANTIPHON_ADMIN_KEY": self.admin_key}
         if service == "worker":
-            return self._providers()
+            given = self._settings.antiphon_seal_secret
+            seal = given.get_secret_value() if given else self._credentials.seal_secret
+            return {**self._providers(), "ANTIPHON_SEAL_SECRET": seal}
         if service == "mcp_broker":
             return {
                 "MCP_BROKER_SERVERS": str(self._settings.mcp_broker_servers or MCP_SERVERS),

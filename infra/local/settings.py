@@ -23,6 +23,7 @@ class LocalSettings(BaseSettings):
     antiphon_port: int = Field(8080, ge=1, le=65535)
     antiphon_admin_key: SecretStr | None = None
     antiphon_internal_token: SecretStr | None = None
+    antiphon_seal_secret: SecretStr | None = None
     antiphon_providers: Path | None = None
     antiphon_node: Path = CHECKOUT / ".cache" / "node"
     kafka_bootstrap: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from services.worker.outcome import Outcome, estimate_usage, refused
 from services.worker.passthrough import Passthrough
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import Turns
+from services.worker.seals import ItemSeals
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
 
@@ -78,6 +79,7 @@ class Attempts:
     clock: Clock
     new_id: Callable[[str], str]
     limits: Limits
+    seals: ItemSeals = field(default_factory=ItemSeals)
 
     def first_provider(self, job: Job) -> str:
         """Return the name of the provider that is asked first, `none` when there is none."""
@@ -115,6 +117,7 @@ class Attempts:
         config = upstream.config
         silent = EventWriter(None, skip_through=skip_through)
         try:
+            job = self.seals.opened(job)
             plan = self.tools.plan(job, config)
         except RequestRefusedError as error:
             return refused(job, error, config.name, silent, self.clock.now())
@@ -207,6 +210,7 @@ class Attempts:
             call_tool=partial(self.tools.call, job),
             new_id=self.new_id,
             max_turns=self.limits.max_turns,
+            seal=self.seals.for_output(job) if config.dialect == "chat" else None,
         )
         for kind in ("response.created", "response.in_progress"):
             writer.emit({"type": kind, "response": response})

@@ -77,7 +77,9 @@ class _PendingCall:
 
 @dataclass
 class Composer:
-    """Composes one response. `new_id` makes item ids; `call_tool` runs one MCP call."""
+    """Composes one response. `new_id` makes item ids; `call_tool` runs one MCP call; `seal` writes
+    into finished items what the client shall keep for us.
+    """
 
     job: Job
     provider: ProviderConfig
@@ -87,6 +89,7 @@ class Composer:
     call_tool: CallTool
     new_id: Callable[[str], str]
     max_turns: int
+    seal: Callable[[Item], None] | None = None
     _output: list[Item] = field(default_factory=list)
     _usage: dict[str, Any] | None = None
     _calls_made: int = 0
@@ -197,6 +200,8 @@ class Composer:
         event["output_index"] = base + index
         kind = event["type"]
         item = event.get("item")
+        if self.seal is not None and item is not None and kind == "response.output_item.done":
+            self.seal(item)
         if (
             kind == "response.output_item.added"
             and item is not None

@@ -20,6 +20,7 @@ from services.kit.http import HttpServer, health_routes
 from services.kit.ids import new_id
 from services.kit.producer import Producer
 from services.kit.runtime import Part, Runtime, run_service
+from services.kit.seal import Sealer
 from services.kit.settings import secret_variable
 from services.worker.attempts import Attempts, Limits
 from services.worker.clients import KafkaFacts, ProviderConnection, WorkerTools
@@ -28,6 +29,7 @@ from services.worker.outbox import Outbox
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
 from services.worker.recovery import delivered
+from services.worker.seals import ItemSeals
 from services.worker.service import ResponseRunner
 from services.worker.settings import WorkerSettings
 from services.worker.store import LeaseStore
@@ -79,12 +81,14 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         else partition,
         timeout_seconds=settings.tool_timeout_seconds,
     )
+    seals = ItemSeals(Sealer(settings.antiphon_seal_secret.get_secret_value().split(",")))
     attempts = Attempts(
         upstreams=lambda model: [connections[p.name] for p in providers.serving(model)],
         tools=WorkerTools(catalog, caller),
         clock=clock,
         new_id=new_id,
         limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
+        seals=seals,
     )
     runner = ResponseRunner(
         attempts=attempts,

@@ -21,6 +21,7 @@ class WorkerSettings(ServiceSettings):
     upstream_base_url: str | None = shared(None)
     upstream_dialect: Dialect = shared("responses")
     upstream_api_key: SecretStr = shared(SecretStr(""))
+    antiphon_seal_secret: SecretStr = shared(SecretStr(""))
     name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     max_responses: int = Field(2_000, ge=1)
     batch_records: int = Field(100, ge=1, le=1_000)
