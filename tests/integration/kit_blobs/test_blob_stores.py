@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.kit.blobs import CHUNK_BYTES, BlobMissingError, BlobStore
+from services.kit.blobs import CHUNK_BYTES, PIECE_BYTES, BlobMissingError, BlobStore
 
 KEY = "artifacts/ab/abcdef"
 TYPE = "application/octet-stream"
@@ -127,6 +127,28 @@ async def test_many_readers_at_once_are_all_served(blobs: BlobStore) -> None:
     answers = await asyncio.gather(*(read(blobs) for _ in range(50)))
 
     assert {b"".join(chunks) for chunks in answers} == {content}
+
+
+@pytest.mark.parametrize("sizes", [[3], [PIECE_BYTES, 7], [PIECE_BYTES, PIECE_BYTES + 1, 1]])
+async def test_pieces_become_one_blob_and_stay(blobs: BlobStore, sizes: list[int]) -> None:
+    contents = [os.urandom(size) for size in sizes]
+    keys = [f"uploads/one-{number}" for number in range(len(sizes))]
+    for key, content in zip(keys, contents, strict=True):
+        await blobs.put(key, content, content_type=TYPE)
+
+    await blobs.join(KEY, keys)
+
+    assert await blobs.get(KEY) == b"".join(contents)
+    assert [await blobs.get(key) for key in keys] == contents
+
+
+async def test_a_piece_that_is_missing_is_told_and_leaves_no_blob(blobs: BlobStore) -> None:
+    await blobs.put("uploads/one-0", b"x" * PIECE_BYTES, content_type=TYPE)
+
+    with pytest.raises(BlobMissingError):
+        await blobs.join(KEY, ["uploads/one-0", "uploads/one-1"])
+    with pytest.raises(BlobMissingError):
+        await blobs.get(KEY)
 
 
 async def test_a_check_of_a_usable_store_may_be_repeated(blobs: BlobStore) -> None:
