@@ -74,6 +74,8 @@ class Job:
         echo = {
             k: request.get(k) if request.get(k) is not None else v for k, v in _DEFAULTS.items()
         }
+        if echo["tools"]:
+            echo["tools"] = [_echoed_tool(tool) for tool in echo["tools"]]
         reasoning = request.get("reasoning") or {}
         text = request.get("text") or {}
         return {
@@ -110,6 +112,13 @@ class Job:
     def _conversation(self) -> dict[str, str] | None:
         conversation = self.command.conversation_id
         return None if conversation is None else {"id": conversation}
+
+
+def _echoed_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Name what a function left open: the API's type of it has all fields."""
+    if tool.get("type") != "function":
+        return tool
+    return {"description": None, "parameters": None, "strict": False} | tool
 
 
 def terminal_status(response: Response) -> TerminalStatus | None:

@@ -9,10 +9,12 @@ from tests.upstream.refusals import invalid
 
 _ECHOED: Json = {
     "background": False,
+    "frequency_penalty": 0.0,
     "instructions": None,
     "max_output_tokens": None,
     "max_tool_calls": None,
     "parallel_tool_calls": True,
+    "presence_penalty": 0.0,
     "previous_response_id": None,
     "prompt_cache_key": None,
     "reasoning": {"effort": None, "summary": None},
@@ -70,6 +72,8 @@ class Turn:
     def snapshot(self, status: str, **changes: object) -> Json:
         """The response as it is now, with the request's own parameters."""
         given = {key: self.body[key] for key in _ECHOED if self.body.get(key) is not None}
+        if "tools" in given:
+            given["tools"] = [_tool(tool) for tool in given["tools"]]
         response = {
             "id": self.response_id,
             "object": "response",
@@ -114,6 +118,13 @@ class OpenItem:
         self.turn.emit(
             "response.output_item.done", output_index=self.index, item=copy.deepcopy(item)
         )
+
+
+def _tool(given: Json) -> Json:
+    """Name what a function leaves open, as the real API does."""
+    if given["type"] != "function":
+        return given
+    return {"description": None, "parameters": None, "strict": True} | given
 
 
 def _tier(asked: str | None) -> str:

@@ -17,8 +17,8 @@ from tests.upstream.turn import Turn
 ALL_SCRIPTS = sorted((*SCRIPTS, *HOSTED))
 TERMINAL = {"response.completed", "response.incomplete", "response.failed", "error"}
 ADAPTER: TypeAdapter[BaseModel] = TypeAdapter(ResponseStreamEvent)
-# The API sends it and reads it back, but the package does not type it.
-UNTYPED = {"store"}
+# The API sends them, but the package does not type them.
+UNTYPED = {"store", "frequency_penalty", "presence_penalty"}
 # The field of each `done` event that repeats what its deltas said.
 DELTA_FAMILIES = {
     "output_text": "text",
