@@ -22,6 +22,21 @@ class ClaimCheck(BaseModel):
     sha256: str
 
 
+class AttachedFile(BaseModel):
+    """A file that input items name by `file_id`: what it is, and where its bytes are.
+
+    `content_type` was detected from the bytes. `content` is not a copy: it is gone when the file is
+    deleted.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    file_id: str
+    filename: str
+    content_type: str
+    content: ClaimCheck
+
+
 class RunResponseV1(Contract):
     """Run one response. Topic `responses.commands`, keyed by the response id.
 
@@ -29,7 +44,7 @@ class RunResponseV1(Contract):
     oldest first, already resolved from `previous_response_id` or `conversation`. When either is
     large it is replaced by a claim check that holds the JSON object `{"request": ..., "history":
     [...]}`. `events_partition` is the partition of `responses.events` whose reader waits for the
-    answer.
+    answer. `files` are those that items of request and history name by our `file_id`.
     """
 
     TYPE: ClassVar[str] = "antiphon.response.run.v1"
@@ -47,6 +62,7 @@ class RunResponseV1(Contract):
     request: dict[str, Any] | None = None
     history: list[dict[str, Any]] = Field(default_factory=list)
     payload: ClaimCheck | None = None
+    files: list[AttachedFile] | None = None
     attempt: int = Field(default=1, ge=1)
 
 

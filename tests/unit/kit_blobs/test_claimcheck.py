@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,6 +35,9 @@ class MemoryBlobs:
     ) -> AsyncGenerator[bytes, None]:
         content = await self.get(key)
         yield content[start : None if length is None else start + length]
+
+    async def join(self, key: str, pieces: Sequence[str]) -> None:
+        self.kept[key] = b"".join([await self.get(piece) for piece in pieces])
 
     async def delete(self, key: str) -> None:
         self.kept.pop(key, None)
