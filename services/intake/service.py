@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,26 @@ class Bounds:
     stream_buffer_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An id that was promised to a request before, and where its answer is read.
+
+    `again` says that its command may be on the log already; then whoever asks follows from there.
+    """
+
+    response_id: str
+    events_partition: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON answer as the worker gave it."""
+
+    status: int
+    body: bytes
+
+
 @dataclass(slots=True)
 class Accepted:
     """A request that is on the log. `follower` gets its answer; the caller must `close` it."""
@@ -60,14 +80,8 @@ class Accepted:
     background: bool
     follower: Follower
     close: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON answer as the worker gave it."""
-
-    status: int
-    body: bytes
+    on_failure: Callable[[Answer], Awaitable[None]] | None = None
+    """Told of a JSON answer that is an error, before the client is."""
 
 
 class OwnView(Protocol):
@@ -102,8 +116,8 @@ class Responses:
         """How many accepted requests wait for their answer here."""
         return self._open
 
-    async def accept(self, body: bytes, key: ApiKey) -> Accepted:
-        """Validate a create request and put its command on the log.
+    async def accept(self, body: bytes, key: ApiKey, *, place: Place | None = None) -> Accepted:
+        """Validate a create request and put its command on the log, with a new id if no `place`.
 
         When this returns Kafka has acknowledged the command and the response will reach a terminal
         state. Raises `ApiError`; then nothing is on any topic, but for a 503, after which a command
@@ -122,14 +136,16 @@ class Responses:
         if not self.providers.serving(request.model):
             raise model_not_found(request.model)
         assert isinstance(document, dict)
-        response_id = new_id("resp")
+        response_id = new_id("resp") if place is None else place.response_id
+        if place is not None and place.again:
+            await self.turns.abandon(document, response_id)
         history = await self._history(request, document, response_id, key)
         command = RunResponseV1(
             response_id=response_id,
             principal=_principal(request, key),
             model=request.model,
             accepted_at=self.clock.now(),
-            events_partition=self.hub.partition,
+            events_partition=self.hub.partition if place is None else place.events_partition,
             stream=bool(request.stream),
             background=bool(request.background),
             store=request.store is not False,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Protocol
 
 import orjson
 from opentelemetry import metrics
+from starlette.responses import Response
 
 from contracts.packs import Flag
 from services.intake.errors import ApiError
-from services.intake.keys import ApiKeys
+from services.intake.keys import ApiKey, ApiKeys
 from services.intake.service import Accepted, Responses
 from services.intake.streams import SlowReaderError
 from services.kit.ids import new_id
@@ -66,11 +68,27 @@ def header(scope: Scope, name: bytes) -> bytes:
     return b""
 
 
+class KeyedRequests(Protocol):
+    """What serves requests with an `Idempotency-Key`."""
+
+    async def accept(self, name: bytes, body: bytes, key: ApiKey) -> Accepted | Response:
+        """Accept the first request with a key; return the answer to any further one."""
+        ...
+
+
 class CreateEndpoint:
     """Accepts requests and carries the answers back."""
 
-    def __init__(self, responses: Responses, keys: ApiKeys, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        responses: Responses,
+        keys: ApiKeys,
+        *,
+        max_body_bytes: int,
+        keyed: KeyedRequests | None = None,
+    ) -> None:
         self._responses = responses
+        self._keyed = keyed
         self._keys = keys
         self._max_body_bytes = max_body_bytes
         meter = metrics.get_meter("antiphon")
@@ -92,11 +110,20 @@ class CreateEndpoint:
         try:
             key = self._keys.authenticate(header(scope, b"authorization").decode("latin-1"))
             body = await read_body(scope, receive, limit=self._max_body_bytes)
-            accepted = await self._responses.accept(body, key)
-            try:
-                kind, status = await self._answer(accepted, body, request_id, receive, send)
-            finally:
-                accepted.close()
+            name = header(scope, b"idempotency-key")
+            if name and self._keyed is not None:
+                accepted = await self._keyed.accept(name, body, key)
+            else:
+                accepted = await self._responses.accept(body, key)
+            if isinstance(accepted, Response):
+                kind, status = "replay", accepted.status_code
+                accepted.headers["x-request-id"] = request_id.decode()
+                await accepted(scope, receive, send)
+            else:
+                try:
+                    kind, status = await self._answer(accepted, body, request_id, receive, send)
+                finally:
+                    accepted.close()
         except ApiError as error:
             status = error.status
             await _send_error(send, error, request_id)
@@ -116,6 +143,8 @@ class CreateEndpoint:
             await send_body(send, 200, queued, request_id)
             return "background", 200
         answer = await self._responses.answer(accepted)
+        if accepted.on_failure is not None and answer.status >= HTTPStatus.BAD_REQUEST:
+            await accepted.on_failure(answer)
         await send_body(send, answer.status, answer.body, request_id)
         return "json", answer.status
 
