@@ -6,6 +6,7 @@ from contracts.artifacts import ArtifactExpiredV1, ArtifactStoredV1
 from contracts.config import ApiKeyChangedV1
 from contracts.costs import CostRecordedV1
 from contracts.event import Contract
+from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.responses import (
     CancelResponseV1,
     ResponseDeletedV1,
@@ -19,6 +20,8 @@ CONTRACTS: dict[str, type[Contract]] = {
     contract.TYPE: contract
     for contract in (
         RunResponseV1,
+        CountInputTokensV1,
+        CompactConversationV1,
         CancelResponseV1,
         ResponseStartedV1,
         ResponseFinishedV1,

@@ -9,6 +9,7 @@ from contracts.artifacts import ArtifactExpiredV1, ArtifactStoredV1
 from contracts.config import ApiKeyChangedV1
 from contracts.costs import CostRecordedV1
 from contracts.event import Contract
+from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.responses import (
     CancelResponseV1,
     ResponseDeletedV1,
@@ -76,8 +77,9 @@ RESPONSES_COMMANDS = Topic(
     owner=("intake", "worker"),
     readers=("worker", "intake"),
     hashed=False,
-    contracts=(RunResponseV1,),
-    description="Accepted requests. Its acknowledgement is the promise to answer.",
+    contracts=(RunResponseV1, CountInputTokensV1, CompactConversationV1),
+    description="Accepted requests: responses to run, tokens to count, conversations to compact. "
+    "Its acknowledgement is the promise to answer.",
 )
 RESPONSES_EVENTS = Topic(
     name="responses.events",

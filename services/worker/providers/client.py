@@ -115,6 +115,11 @@ class UpstreamClient:
 
 async def _refusal(answer: aiohttp.ClientResponse) -> UpstreamError:
     raw = await answer.content.read(_ERROR_BODY_BYTES)
+    return refusal(answer.status, raw, answer.headers.get("retry-after"))
+
+
+def refusal(answered: int, raw: bytes, retry_after: str | None) -> UpstreamError:
+    """Return what an answer of HTTP status 400 and above means; `raw` is its body."""
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -122,10 +127,10 @@ async def _refusal(answer: aiohttp.ClientResponse) -> UpstreamError:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         error = {"message": error} if isinstance(error, str) else {}
-    message = error.get("message") or f"the provider answered with HTTP status {answer.status}"
+    message = error.get("message") or f"the provider answered with HTTP status {answered}"
     code = error.get("code")
     exhausted = code == "insufficient_quota"
-    if answer.status in (401, 403):
+    if answered in (401, 403):
         # The client's own key was right: what failed is between us and the provider.
         return UpstreamError(
             "the provider refused the credentials of this installation",
@@ -133,16 +138,16 @@ async def _refusal(answer: aiohttp.ClientResponse) -> UpstreamError:
             code="provider_authentication",
             retryable=False,
         )
-    status = answer.status if answer.status in _CLIENT_STATUS else 502
-    if answer.status in (503, 529):
+    status = answered if answered in _CLIENT_STATUS else 502
+    if answered in (503, 529):
         status = 503
     return UpstreamError(
         str(message),
         status=status,
         code=str(code) if code is not None else None,
         param=error.get("param") if isinstance(error.get("param"), str) else None,
-        retryable=answer.status in _RETRYABLE and not exhausted,
-        retry_after_seconds=_seconds(answer.headers.get("retry-after")),
+        retryable=answered in _RETRYABLE and not exhausted,
+        retry_after_seconds=_seconds(retry_after),
     )
 
 
