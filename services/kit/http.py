@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,8 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from services.kit.health import Health
+from services.kit.stalls import http_protocol
 
 _KEEP_ALIVE_SECONDS = 75
+_STALL_SECONDS = 60.0
 
 
 def health_routes(health: Health) -> list[BaseRoute]:
@@ -86,17 +88,53 @@ def error_response(
     return JSONResponse({"error": error}, status_code=status)
 
 
-class HttpServer:
-    """Uvicorn inside the service's own event loop; streams get a bounded time to end at a stop."""
+class WebSockets(Protocol):
+    """How a server speaks WebSocket; a Protocol since only one service has the library."""
 
-    def __init__(self, app: Any, *, host: str, port: int, drain_seconds: float) -> None:
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest message of a client; above it the socket is closed with 1009."""
+        ...
+
+    @property
+    def ping_seconds(self) -> float:
+        """The pause between pings, and how long each may go unanswered."""
+        ...
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """Return the protocol class for uvicorn."""
+        ...
+
+
+class HttpServer:
+    """Uvicorn inside the service's own event loop; streams get a bounded time to end at a stop.
+
+    A client that takes no byte of its answer for `stall_seconds` is cut off. `sockets` lets clients
+    change to WebSockets; an application must know `services.kit.websockets.DRAIN` then.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        drain_seconds: float,
+        stall_seconds: float = _STALL_SECONDS,
+        sockets: WebSockets | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             host=host,
             port=port,
             loop="none",
-            http="httptools",
-            ws="none",
+            http=http_protocol(stall_seconds=stall_seconds),
+            ws="none" if sockets is None else sockets.protocol(),
+            ws_max_size=0 if sockets is None else sockets.max_message_bytes,
+            ws_ping_interval=None if sockets is None else sockets.ping_seconds,
+            ws_ping_timeout=None if sockets is None else sockets.ping_seconds,
+            # It would cost more than the event it packs, for each delta.
+            ws_per_message_deflate=False,
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -1,0 +1,56 @@
+"""Uvicorn's protocols as the services use them: a client that takes nothing is cut off in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class Stall:
+    """Cuts a connection whose client takes no byte for so long although some wait for it.
+
+    It is asked for only when a transport's buffer is full, so what flows costs nothing.
+    """
+
+    __slots__ = ("_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Abort the transport later; what is buffered for it is dropped then."""
+        self.end()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._seconds, transport.abort)
+
+    def end(self) -> None:
+        """The client reads on, or is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def http_protocol(*, stall_seconds: float) -> type[HttpToolsProtocol]:
+    """Return uvicorn's HTTP protocol with a bound on clients that stop reading."""
+
+    class Http(HttpToolsProtocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._stall = Stall(stall_seconds)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stall.begin(self.transport)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stall.end()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stall.end()
+            super().connection_lost(exc)
+
+    return Http
