@@ -15,11 +15,15 @@ from services.intake.api.app import IntakeApp
 from services.intake.api.conversations import ConversationRoutes
 from services.intake.api.create import CreateEndpoint
 from services.intake.api.forward import Forwarder
+from services.intake.api.keyed import KeyedCreate
 from services.intake.api.routes import Routes
 from services.intake.clients import HttpClients, ModelList
 from services.intake.conversation_store import ConversationStore
 from services.intake.conversations import Conversations
 from services.intake.history import Reader
+from services.intake.idempotency import Idempotency
+from services.intake.idempotency_store import IdempotencyStore
+from services.intake.idempotency_sweeper import IdempotencySweeper
 from services.intake.input_items import InputItems
 from services.intake.keys import ApiKeys
 from services.intake.resume import Resumer
@@ -42,6 +46,7 @@ from services.kit.runtime import Part, Runtime, run_service
 
 _LIVENESS_SECONDS = 60.0
 _PROJECTION_PACE_SECONDS = 0.025
+_IDEMPOTENCY_PATIENCE_SECONDS = 1.0
 _PROJECTED = frozenset(
     contract.TYPE
     for contract in (RunResponseV1, ResponseStartedV1, ResponseFinishedV1, ResponseDeletedV1)
@@ -98,6 +103,17 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         bootstrap=settings.kafka_bootstrap,
         buffer_bytes=settings.max_stream_buffer_bytes,
     )
+    idempotency_keys = IdempotencyStore(
+        engine,
+        keep_seconds=settings.idempotency_seconds,
+        patience_seconds=_IDEMPOTENCY_PATIENCE_SECONDS,
+    )
+    idempotency = Idempotency(
+        idempotency_keys,
+        responses,
+        resumer,
+        wait_seconds=settings.accept_timeout_seconds + settings.projection_wait_seconds,
+    )
     consumers = Consumers(
         settings.kafka_bootstrap,
         service="intake",
@@ -141,7 +157,12 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         max_body_bytes=settings.max_body_bytes,
     )
     app = IntakeApp(
-        CreateEndpoint(responses, keys, max_body_bytes=settings.max_body_bytes),
+        CreateEndpoint(
+            responses,
+            keys,
+            max_body_bytes=settings.max_body_bytes,
+            keyed=KeyedCreate(idempotency),
+        ),
         [
             *health_routes(health),
             *routes.routes(),
@@ -155,7 +176,8 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         port=settings.port,
         drain_seconds=settings.shutdown_seconds / 2,
     )
-    parts: list[Part] = [producer, key_tail, hubs, clients, consumers, server]
+    sweeper = IdempotencySweeper(idempotency_keys)
+    parts: list[Part] = [producer, key_tail, hubs, clients, consumers, sweeper, server]
     for part in parts:
         runtime.add(part)
 

@@ -43,6 +43,29 @@ class Resumer:
             async for block in told:
                 yield block
 
+    async def last(self, row: StoredResponse) -> Entry | None:
+        """Return the last entry of a response, once it has ended; its payload may be a claim check.
+
+        None when it has ended and the log does not have it any more.
+        """
+        if row.response is not None:
+            async with aclosing(self._on_log(row, end_offset=None)) as entries:
+                async for entry in entries:
+                    if entry.flags & Flag.LAST:
+                        return entry
+            return None
+        hub = await self._hubs.of(row.events_partition)
+        follower = Follower(row.response_id, limit_bytes=self._buffer_bytes)
+        hub.add(follower)
+        try:
+            async with aclosing(self._joined(row, hub, follower)) as entries:
+                async for entry in entries:
+                    if entry.flags & Flag.LAST:
+                        return entry
+        finally:
+            hub.remove(follower)
+        return None
+
     async def _finished(self, row: StoredResponse, after: int) -> AsyncGenerator[bytes, None]:
         sent = after
         async with aclosing(self._on_log(row, end_offset=None)) as entries:

@@ -36,6 +36,7 @@ class IntakeSettings(ServiceSettings):
     accept_timeout_seconds: float = Field(10.0, gt=0)
     projection_wait_seconds: float = Field(5.0, gt=0)
     heartbeat_seconds: float = Field(15.0, gt=0)
+    idempotency_seconds: float = Field(86_400.0, gt=0)
     max_chain: int = Field(1_000, ge=1)
     max_history_bytes: int = Field(64 * 1024 * 1024, ge=1024)
 

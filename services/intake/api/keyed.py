@@ -1,0 +1,60 @@
+"""Answers to requests whose `Idempotency-Key` has a response already."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from starlette.responses import Response, StreamingResponse
+
+from services.intake.api.create import DONE
+from services.intake.idempotency import Idempotency, Replay
+from services.intake.keys import ApiKey
+from services.intake.service import Accepted, Answer
+from services.intake.streams import SlowReaderError
+
+_REPLAYED = {"idempotent-replayed": "true"}
+
+
+class KeyedCreate:
+    """Gives the first request with a key to the fast path and answers any further one."""
+
+    def __init__(self, idempotency: Idempotency) -> None:
+        self._idempotency = idempotency
+
+    async def accept(self, name: bytes, body: bytes, key: ApiKey) -> Accepted | Response:
+        """Accept the first request with a key; return the answer to any further one.
+
+        A further JSON request waits here for the end of its response. Raises `ApiError`.
+        """
+        accepted = await self._idempotency.accept(name, body, key)
+        if isinstance(accepted, Accepted):
+            return accepted
+        row = accepted.row
+        if row.stream:
+            return self._stream(accepted)
+        if row.background:
+            return _json(await self._idempotency.state(accepted, key))
+        return _json(await self._idempotency.answer(accepted))
+
+    def _stream(self, replay: Replay) -> Response:
+        events = self._idempotency.events(replay)
+        response_id = replay.row.response_id
+        note_finished = self._idempotency.responses.reader.note_finished
+
+        async def blocks() -> AsyncIterator[bytes]:
+            async with aclosing(events):
+                try:
+                    async for block in events:
+                        yield block
+                except SlowReaderError:
+                    return
+            note_finished(response_id)
+            yield DONE
+
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **_REPLAYED}
+        return StreamingResponse(blocks(), media_type="text/event-stream", headers=headers)
+
+
+def _json(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, _REPLAYED, media_type="application/json")
