@@ -27,6 +27,7 @@ from services.intake.errors import (
 )
 from services.intake.history import Reader, items_of
 from services.intake.keys import ApiKey
+from services.intake.lanes import Context
 from services.intake.request import CreateResponse, parse_create
 from services.intake.streams import Follower, Hub
 from services.intake.turns import TurnTaker
@@ -95,6 +96,10 @@ class OwnView(Protocol):
         """Forget the content of (response id, project, key id) for ever. Idempotent."""
         ...
 
+    async def any_deleted(self, response_ids: Sequence[str]) -> bool:
+        """Whether the owner deleted one of these, also if only just now and at this replica."""
+        ...
+
 
 @dataclass
 class Responses:
@@ -116,9 +121,17 @@ class Responses:
         """How many accepted requests wait for their answer here."""
         return self._open
 
-    async def accept(self, body: bytes, key: ApiKey, *, place: Place | None = None) -> Accepted:
+    async def accept(
+        self,
+        body: bytes,
+        key: ApiKey,
+        *,
+        place: Place | None = None,
+        history: bytes | None = None,
+    ) -> Accepted:
         """Validate a create request and put its command on the log, with a new id if no `place`.
 
+        `history` is a JSON array of items, for a caller that knows what precedes the input.
         When this returns Kafka has acknowledged the command and the response will reach a terminal
         state. Raises `ApiError`; then nothing is on any topic, but for a 503, after which a command
         whose acknowledgement was late may still be run.
@@ -139,7 +152,8 @@ class Responses:
         response_id = new_id("resp") if place is None else place.response_id
         if place is not None and place.again:
             await self.turns.abandon(document, response_id)
-        history = await self._history(request, document, response_id, key)
+        if history is None:
+            history = await self._history(request, document, response_id, key)
         command = RunResponseV1(
             response_id=response_id,
             principal=_principal(request, key),
@@ -228,14 +242,19 @@ class Responses:
     ) -> bytes | None:
         if request.previous_response_id is None:
             return await self.turns.begin(document, response_id, key)
+        return (await self.context(request.previous_response_id, key)).items
+
+    async def context(self, response_id: str, key: ApiKey) -> Context:
+        """Return what a response that follows this stored one is given; raises `ApiError` (400)."""
         chain = await self.reader.finished_chain(
-            request.previous_response_id, project=key.project, most=self.bounds.max_chain
+            response_id, project=key.project, most=self.bounds.max_chain
         )
         before = [entry.item for entry in await self.turns.before(chain[0])]
         history = orjson.dumps([*before, *items_of(chain)])
         if len(history) > self.bounds.max_history_bytes:
             raise history_too_large("previous_response_id")
-        return history
+        ids = tuple(row.response_id for row in chain)
+        return Context(response_id, history, ids, stored=True)
 
     async def _encode(self, command: RunResponseV1, body: bytes, history: bytes | None) -> bytes:
         raw = {"request": body} if history is None else {"request": body, "history": history}

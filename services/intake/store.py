@@ -127,6 +127,12 @@ _DELETED = text("""
     ON CONFLICT (response_id) DO UPDATE SET
         deleted_at = coalesce(responses.deleted_at, now()), request = NULL, response = NULL
 """)
+_ANY_DELETED = text("""
+    SELECT EXISTS (
+        SELECT 1 FROM intake.responses
+        WHERE response_id = ANY(CAST(:ids AS text[])) AND deleted_at IS NOT NULL
+    )
+""")
 
 
 class ResponseStore:
@@ -161,6 +167,12 @@ class ResponseStore:
         """Forget the content of (response id, project, key id) for ever; a mark stays."""
         async with self._engine.connect() as connection:
             await connection.execute(_DELETED, _owners(owners))
+
+    async def any_deleted(self, response_ids: Sequence[str]) -> bool:
+        """Whether one of these responses was deleted."""
+        async with self._engine.connect() as connection:
+            found = await connection.execute(_ANY_DELETED, {"ids": list(response_ids)})
+            return bool(found.scalar_one())
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
         """Return a response of the project, or the mark of a deleted one; None if none was."""

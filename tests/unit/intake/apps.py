@@ -86,6 +86,7 @@ class Shelf:
 
     rows: dict[str, StoredResponse] = field(default_factory=dict)
     chains: dict[str, list[StoredResponse]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     error: Exception | None = None
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
@@ -101,6 +102,9 @@ class Shelf:
     async def cancelled(self, response_id: str) -> None: ...
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None: ...
+
+    async def any_deleted(self, response_ids: Sequence[str]) -> bool:
+        return any(one in self.gone for one in response_ids)
 
 
 class NoTurns:
