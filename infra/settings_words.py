@@ -78,6 +78,8 @@ INTAKE: Words = {
     "heartbeat_seconds": "Pause after which a silent stream gets a comment line.",
     "max_chain": "Most responses before one, by `previous_response_id`.",
     "max_history_bytes": "Most bytes of JSON in the history of a request.",
+    "max_keys": "Most API keys, revoked ones included; each intake has all in memory.",
+    "max_key_grace_seconds": "Longest time that an old secret stays good after a rotation.",
 }
 WORKER: Words = {
     "name": "Name of this worker, in its leases and in Kafka. Give each its own.",

@@ -15,7 +15,6 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_seconds: int | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -24,7 +23,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after_seconds = retry_after_seconds
-        self.headers = headers
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def body(self) -> dict[str, object]:
         """Return the API's error object."""

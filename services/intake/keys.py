@@ -192,7 +192,8 @@ class ApiKeys:
         subject = f"api_key/{record.key_id}"
         event_id = new_id("evt")
         stamp = Stamp(event_id=event_id, source="/intake", subject=subject, time=self._clock.now())
-        waiter = self._waiters[event_id] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters[event_id] = waiter
         try:
             await self._producer.send(CONFIG_CHANGED.name, encode(record, stamp), key=subject)
             async with asyncio.timeout(_APPLY_SECONDS):

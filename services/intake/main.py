@@ -16,6 +16,7 @@ from services.intake.api.conversations import ConversationRoutes
 from services.intake.api.create import CreateEndpoint
 from services.intake.api.forward import Forwarder
 from services.intake.api.keyed import KeyedCreate
+from services.intake.api.keys import KeyRoutes
 from services.intake.api.routes import Routes
 from services.intake.clients import HttpClients, ModelList
 from services.intake.conversation_store import ConversationStore
@@ -61,7 +62,12 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     blobs = open_blobs(settings)
     producer = Producer(settings.kafka_bootstrap, client_id="intake")
     dead_letters = DeadLetters(producer, service="intake")
-    keys = ApiKeys(producer, clock, admin_secret=settings.antiphon_admin_key.get_secret_value())
+    keys = ApiKeys(
+        producer,
+        clock,
+        admin_secret=settings.antiphon_admin_key.get_secret_value(),
+        most=settings.max_keys,
+    )
     key_tail = keys.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
     hubs = Hubs(
         settings.kafka_bootstrap,
@@ -167,6 +173,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             *health_routes(health),
             *routes.routes(),
             *conversation_routes.routes(),
+            *KeyRoutes(keys, clock, max_grace_seconds=settings.max_key_grace_seconds).routes(),
             *forwarder.routes(owners),
         ],
     )

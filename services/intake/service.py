@@ -163,6 +163,7 @@ class Responses:
             stream=bool(request.stream),
             background=bool(request.background),
             store=request.store is not False,
+            service_tier=request.service_tier,
             previous_response_id=request.previous_response_id,
             conversation_id=conversation_of(document),
         )

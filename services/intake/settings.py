@@ -39,6 +39,8 @@ class IntakeSettings(ServiceSettings):
     idempotency_seconds: float = Field(86_400.0, gt=0)
     max_chain: int = Field(1_000, ge=1)
     max_history_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    max_keys: int = Field(100_000, ge=1)
+    max_key_grace_seconds: int = Field(7 * 86_400, ge=0)
 
     def partition(self) -> int:
         """Return this replica's partition of `responses.events`; sharing one is harmless."""

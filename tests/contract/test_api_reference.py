@@ -12,6 +12,7 @@ from services.artifacts.api import Api
 from services.costs.api import create_app
 from services.intake.api.app import CREATE_PATH
 from services.intake.api.conversations import ConversationRoutes
+from services.intake.api.keys import KeyRoutes
 from services.intake.api.routes import Routes
 from services.kit.health import Health
 from services.kit.http import health_routes
@@ -26,6 +27,7 @@ def served() -> set[str]:
     routes: list[BaseRoute] = [
         *Routes(NOTHING, NOTHING, NOTHING, NOTHING).routes(),
         *ConversationRoutes(NOTHING, NOTHING, NOTHING, max_body_bytes=1).routes(),
+        *KeyRoutes(NOTHING, NOTHING, max_grace_seconds=0).routes(),
         *Api(NOTHING, token="").routes(),
         *create_app(NOTHING, token="", health=health_routes(Health())).routes,
         *api_routes(list, token=""),

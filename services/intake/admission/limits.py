@@ -65,7 +65,7 @@ class Standing:
             if limit is not None
         ]
         wait, kind, words, limit, used, cost = max(waits)
-        return ApiError(
+        error = ApiError(
             429,
             f"Rate limit reached for this API key on {kind} per min ({words}): Limit {limit}, "
             f"Used {math.ceil(used - _ROUNDING)}, Requested {cost}. "
@@ -73,8 +73,9 @@ class Standing:
             kind=kind,
             code="rate_limit_exceeded",
             retry_after_seconds=max(1, math.ceil(wait)),
-            headers=self.headers(),
         )
+        error.headers = self.headers()
+        return error
 
 
 def take(use: Use, limits: Limits, *, tokens: int, now: float) -> Standing:
