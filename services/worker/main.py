@@ -25,9 +25,13 @@ from services.kit.settings import secret_variable
 from services.worker.attempts import Attempts, Limits
 from services.worker.clients import KafkaFacts, ProviderConnection, WorkerTools
 from services.worker.leases import LeaseKeeper, Sweeper
+from services.worker.operations.answers import Answers, Vendor
+from services.worker.operations.runner import TYPES as OPERATIONS
+from services.worker.operations.runner import OperationRunner
 from services.worker.outbox import Outbox
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
+from services.worker.providers.vendor import VendorClient
 from services.worker.recovery import delivered
 from services.worker.seals import ItemSeals
 from services.worker.service import ResponseRunner
@@ -53,12 +57,19 @@ def connect(config: ProviderConfig, settings: WorkerSettings) -> ProviderConnect
     return ProviderConnection(config, client, turns)
 
 
+def vendor(config: ProviderConfig, settings: WorkerSettings) -> VendorClient:
+    """Return the official client of a provider, for its calls off the hot path."""
+    api_key = secret_variable(config.api_key_env) if config.api_key_env else ""
+    return VendorClient(config, api_key=api_key, max_response_bytes=settings.max_response_bytes)
+
+
 async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     """Wire the worker."""
     clock = SystemClock()
     name = settings.name
     providers = settings.providers()
     connections = {p.name: connect(p, settings) for p in providers.providers}
+    vendors = {p.name: vendor(p, settings) for p in providers.providers if p.dialect == "responses"}
     engine = create_engine(settings.database_url, pool_size=settings.database_pool, name="worker")
     blobs = open_blobs(settings)
     producer = Producer(settings.kafka_bootstrap, client_id=name)
@@ -101,9 +112,17 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
             partition=job.command.events_partition,
         ),
     )
+    operations = OperationRunner(
+        responses=runner,
+        answers=Answers(dict[str, Vendor](vendors), attempts.tools, seals, clock, new_id),
+        upstreams=attempts.upstreams,
+        facts=runner.facts,
+        clock=clock,
+        read_back=runner.read_back,
+    )
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds, on_fatal=runtime.fail)
     commands = CommandIntake(
-        runner,
+        operations,
         keeper,
         outbox,
         blobs,
@@ -119,7 +138,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         Subscription(
             topics=(RESPONSES_COMMANDS.name,),
             group="worker",
-            types=frozenset({RunResponseV1.TYPE}),
+            types=frozenset({RunResponseV1.TYPE}) | OPERATIONS,
             handle=commands.on_run_response,
             max_records=settings.batch_records,
             depth=_CLAIMS_AT_ONCE,
@@ -153,7 +172,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     control = Control(
         store, runner.stop, bootstrap=settings.kafka_bootstrap, dead_letters=dead_letters
     )
-    clients = [connection.client for connection in connections.values()]
+    clients = [*(connection.client for connection in connections.values()), *vendors.values()]
     parts: list[Part] = [producer, *clients, outbox, catalog, results, keeper, commands, control]
     for part in (*parts, consumers, sweeper, server):
         runtime.add(part)

@@ -43,7 +43,8 @@ class Delivered:
         self.ended = self.ended or bool(entry.flags & Flag.LAST)
         if entry.flags & Flag.JSON:
             body = orjson.loads(payload)
-            if body.get("object") == "response":
+            # An object of the API, `response` mostly; an error has none.
+            if "object" in body:
                 self.finished = body
             else:
                 self.error = str((body.get("error") or {}).get("message"))

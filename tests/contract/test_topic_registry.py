@@ -37,8 +37,13 @@ def test_every_contract_is_carried_by_exactly_one_topic() -> None:
 def test_no_contract_is_left_out_of_the_registry() -> None:
     for module in pkgutil.iter_modules(contracts.__path__, "contracts."):
         importlib.import_module(module.name)
-    defined = {c for c in Contract.__subclasses__() if c.__module__.startswith("contracts.")}
+    defined = {c for c in descendants(Contract) if c.__module__.startswith("contracts.")}
     assert defined == set(CONTRACTS.values())
+
+
+def descendants(contract: type[Contract]) -> set[type[Contract]]:
+    children = set(contract.__subclasses__())
+    return children.union(*(descendants(child) for child in children))
 
 
 def test_topics_have_names_of_their_own() -> None:

@@ -1,0 +1,1 @@
+"""Commands that make no response: counting input tokens, compacting a conversation."""

@@ -1,0 +1,167 @@
+"""Takes operations to their end, and leaves responses to the runner of responses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import orjson
+
+from contracts.operations import CompactConversationV1, CountInputTokensV1
+from contracts.packs import Flag
+from contracts.responses import ResponseFinishedV1
+from services.kit.clock import Clock
+from services.kit.retry import Backoff
+from services.worker.attempts import Upstream
+from services.worker.domain import Job
+from services.worker.errors import RequestRefusedError, UpstreamError
+from services.worker.operations.answers import Answers, Result
+from services.worker.outbox import OutStream
+from services.worker.recovery import Delivered
+from services.worker.service import Facts
+
+TYPES = frozenset({CountInputTokensV1.TYPE, CompactConversationV1.TYPE})
+_RETRY = Backoff(attempts=10, first_seconds=0.2, longest_seconds=5.0)
+_LONGEST_RETRY_AFTER_SECONDS = 20.0
+
+
+class Runner(Protocol):
+    """Takes jobs to their end."""
+
+    async def run(self, job: Job, out: OutStream) -> None:
+        """Answer the job."""
+        ...
+
+    async def give_up(self, job: Job, out: OutStream) -> None:
+        """End a job that can't be answered as failed."""
+        ...
+
+
+@dataclass
+class OperationRunner:
+    """Runs operations in front of the runner of responses, whose jobs it only passes on."""
+
+    responses: Runner
+    answers: Answers
+    upstreams: Callable[[str], Sequence[Upstream]]
+    facts: Facts
+    clock: Clock
+    read_back: Callable[[Job], Awaitable[Delivered]]
+
+    def run(self, job: Job, out: OutStream) -> Coroutine[Any, Any, None]:
+        """Take a claimed job to its end: the answer, then the fact of what it cost, if anything.
+
+        Cancelling loses nothing. An answer that an earlier attempt put on the log is not asked for
+        again; an attempt that died before that may have been paid for.
+        """
+        if job.command.TYPE not in TYPES:
+            return self.responses.run(job, out)
+        return self._run(job, out)
+
+    def give_up(self, job: Job, out: OutStream) -> Coroutine[Any, Any, None]:
+        """End a job that can't be answered: an operation with an error, which nothing records."""
+        if job.command.TYPE not in TYPES:
+            return self.responses.give_up(job, out)
+        return self._give_up(job, out)
+
+    async def _run(self, job: Job, out: OutStream) -> None:
+        started_at = self.clock.now()
+        provider = "none"
+        if job.attempt > 1:
+            earlier = await self.read_back(job)
+            if earlier.ended:
+                await self._record_earlier(job, earlier, started_at)
+                return
+        try:
+            provider, result = await self._ask(job)
+        except UpstreamError as error:
+            await _answer(out, error.body(), status=error.status)
+            return
+        await _answer(out, result.body)
+        await self._record(job, result, provider, started_at)
+
+    async def _give_up(self, job: Job, out: OutStream) -> None:
+        earlier = await self.read_back(job)
+        if earlier.ended:
+            await self._record_earlier(job, earlier, self.clock.now())
+            return
+        error = UpstreamError(
+            "The server had an error while processing your request. Sorry about that!",
+            status=500,
+            code="server_error",
+        )
+        await _answer(out, error.body(), status=error.status)
+
+    async def _ask(self, job: Job) -> tuple[str, Result]:
+        """Try the model's providers in order, each as often as it may; raises `UpstreamError`."""
+        failure: UpstreamError = RequestRefusedError(
+            f"The model {job.command.model!r} does not exist.",
+            param="model",
+            code="model_not_found",
+        )
+        for upstream in self.upstreams(job.command.model):
+            for failures in range(1, upstream.config.retries + 2):
+                try:
+                    return upstream.config.name, await self.answers.ask(job, upstream)
+                except RequestRefusedError:
+                    raise
+                except UpstreamError as error:
+                    failure = error
+                if not failure.retryable:
+                    break
+                if failures <= upstream.config.retries:
+                    await asyncio.sleep(_pause(failure, failures))
+        raise failure
+
+    async def _record_earlier(self, job: Job, earlier: Delivered, started_at: datetime) -> None:
+        """State again what an earlier attempt may not have come to state. Idempotent."""
+        body = earlier.finished
+        if body is None:
+            return
+        upstreams = self.upstreams(job.command.model)
+        provider = upstreams[0].config.name if upstreams else "none"
+        usage = body.get("usage")
+        result = Result(body, usage if isinstance(usage, dict) else None)
+        await self._record(job, result, provider, started_at)
+
+    async def _record(self, job: Job, result: Result, provider: str, started_at: datetime) -> None:
+        if result.usage is None:
+            return
+        command = job.command
+        fact = ResponseFinishedV1(
+            response_id=command.response_id,
+            attempt=job.attempt,
+            status="completed",
+            principal=command.principal,
+            model=command.model,
+            provider=provider,
+            accepted_at=command.accepted_at,
+            started_at=started_at,
+            finished_at=self.clock.now(),
+            events_partition=command.events_partition,
+            # What it says is the client's to keep: readers get the figures.
+            store=False,
+            service_tier=_tier(result.body.get("service_tier")),
+            estimated_usage=result.estimated_usage,
+        )
+        told = {**result.body, "id": command.response_id, "usage": result.usage}
+        await self.facts.finished(job, fact, orjson.dumps(told))
+
+
+async def _answer(out: OutStream, body: dict[str, Any], *, status: int = 200) -> None:
+    out.write(orjson.dumps(body), flags=Flag.LAST | Flag.JSON, status=status)
+    await out.sent()
+
+
+def _tier(given: object) -> str | None:
+    return given if isinstance(given, str) else None
+
+
+def _pause(error: UpstreamError, failures: int) -> float:
+    pause = _RETRY.pause(failures)
+    if error.retry_after_seconds is not None:
+        pause = max(pause, min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS))
+    return pause
