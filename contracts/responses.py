@@ -45,6 +45,7 @@ class RunResponseV1(Contract):
     large it is replaced by a claim check that holds the JSON object `{"request": ..., "history":
     [...]}`. `events_partition` is the partition of `responses.events` whose reader waits for the
     answer. `files` are those that items of request and history name by our `file_id`.
+    `service_tier` is that of the request: it decides when a background response has its turn.
     """
 
     TYPE: ClassVar[str] = "antiphon.response.run.v1"
@@ -57,6 +58,7 @@ class RunResponseV1(Contract):
     stream: bool = False
     background: bool = False
     store: bool = True
+    service_tier: str | None = None
     previous_response_id: str | None = None
     conversation_id: str | None = None
     request: dict[str, Any] | None = None

@@ -84,6 +84,12 @@ INTAKE: Words = {
 WORKER: Words = {
     "name": "Name of this worker, in its leases and in Kafka. Give each its own.",
     "max_responses": "Most responses that run at once; the rest waits on the topic.",
+    "max_background": "Most background responses that run at once beside them; "
+    "the rest waits in the [queue](operations.md#the-queue-of-background-responses).",
+    "background_per_key": "Most background responses of one API key that run at once, "
+    "at all workers together.",
+    "background_overdue_seconds": "What has waited so long has its turn before every priority.",
+    "background_poll_seconds": "How often an idle worker looks into the queue.",
     "batch_records": "Most commands that are claimed in one statement.",
     "lease_seconds": "How long a worker owns a response without renewing. "
     "It renews three times in that time.",

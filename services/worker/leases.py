@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from services.kit.consumer import OUTAGES
 from services.kit.tasks import TaskSet
@@ -60,6 +60,14 @@ class LeaseKeeper:
         claimed = await self._store.claim(commands)
         self._held.update({taken: claim.attempt for taken, claim in claimed.items()})
         return claimed
+
+    def hold(self, taken: Mapping[str, int]) -> None:
+        """Renew what was leased to this worker by another way than `claim`: id to attempt."""
+        self._held.update(taken)
+
+    def holds(self, response_id: str, attempt: int) -> bool:
+        """Whether that lease is still ours, as far as is known here."""
+        return self._held.get(response_id) == attempt
 
     def finish(self, response_id: str, attempt: int) -> None:
         """Note that a response is done; it is written in the next batch."""

@@ -32,6 +32,10 @@ from services.worker.outbox import Outbox
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
 from services.worker.providers.vendor import VendorClient
+from services.worker.queue.dispatcher import Dispatcher
+from services.worker.queue.reader import CommandReader
+from services.worker.queue.rules import QueueBounds
+from services.worker.queue.store import QueueStore
 from services.worker.recovery import delivered
 from services.worker.seals import ItemSeals
 from services.worker.service import ResponseRunner
@@ -121,13 +125,28 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         read_back=runner.read_back,
     )
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds, on_fatal=runtime.fail)
+    reader = CommandReader(settings.kafka_bootstrap, client_id=name)
+    dispatcher = Dispatcher(
+        QueueStore(engine, owner=name, seconds=settings.lease_seconds),
+        reader,
+        keeper,
+        bounds=QueueBounds(
+            running=settings.max_background,
+            per_key=settings.background_per_key,
+            overdue_seconds=settings.background_overdue_seconds,
+            poll_seconds=settings.background_poll_seconds,
+        ),
+        on_fatal=runtime.fail,
+    )
     commands = CommandIntake(
         operations,
         keeper,
         outbox,
         blobs,
         bounds=Bounds(settings.max_responses, settings.drain_seconds, settings.max_attempts),
+        park=dispatcher.park,
     )
+    dispatcher.begin(commands)
     consumers = Consumers(
         settings.kafka_bootstrap,
         service="worker",
@@ -169,12 +188,19 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         on_fatal=runtime.fail,
     )
     results = caller.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
-    control = Control(
-        store, runner.stop, bootstrap=settings.kafka_bootstrap, dead_letters=dead_letters
-    )
-    clients = [*(connection.client for connection in connections.values()), *vendors.values()]
+
+    def stop(response_id: str) -> None:
+        runner.stop(response_id)
+        # It may wait in the queue: then it need not wait for its turn any more.
+        dispatcher.wake()
+
+    control = Control(store, stop, bootstrap=settings.kafka_bootstrap, dead_letters=dead_letters)
+    clients: list[Part] = [
+        *(connection.client for connection in connections.values()),
+        *vendors.values(),
+    ]
     parts: list[Part] = [producer, *clients, outbox, catalog, results, keeper, commands, control]
-    for part in (*parts, consumers, sweeper, server):
+    for part in (*parts, reader, dispatcher, consumers, sweeper, server):
         runtime.add(part)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Integer,
+    SmallInteger,
     Table,
     Text,
     bindparam,
@@ -29,13 +30,18 @@ LEASES = Table(
     METADATA,
     Column("response_id", Text, primary_key=True),
     Column("attempt", Integer, nullable=False),
-    Column("state", Text, nullable=False, comment="running, abandoned or finished"),
+    Column("state", Text, nullable=False, comment="parked, running, abandoned or finished"),
     Column("owner", Text, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("command_partition", Integer, comment="null until the command was read"),
     Column("command_offset", BigInteger),
     Column("cancelled", Boolean, nullable=False, server_default=false()),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Of background responses alone, see `queue`: what decides their turn while they are parked.
+    Column("key_id", Text),
+    Column("priority", SmallInteger),
+    Column("queued_at", DateTime(timezone=True)),
+    Column("head", Text, comment="the command without request and history, JSON"),
 )
 
 
@@ -50,10 +56,14 @@ class CommandPlace:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A response this worker shall run, or end at once when it was `cancelled` meanwhile."""
+    """A response this worker shall run, or end at once when it was `cancelled` meanwhile.
+
+    One whose command is `lost` can only be ended as failed.
+    """
 
     attempt: int
     cancelled: bool
+    lost: bool = False
 
 
 # All times are the database's: workers' clocks may differ or jump.
@@ -98,6 +108,7 @@ _ABANDON = text("""
     FROM (
         SELECT response_id FROM worker.leases
         WHERE state <> 'finished' AND expires_at < now()
+            AND (priority IS NULL OR state = 'abandoned')
         ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
     ) AS expired
     WHERE held.response_id = expired.response_id
@@ -106,7 +117,7 @@ _ABANDON = text("""
 _FORGET = text("""
     DELETE FROM worker.leases WHERE response_id IN (
         SELECT response_id FROM worker.leases
-        WHERE (state = 'finished' OR expires_at = 'infinity')
+        WHERE (state = 'finished' OR (state = 'abandoned' AND expires_at = 'infinity'))
             AND created_at < now() - make_interval(days => :days)
         LIMIT :most
     )

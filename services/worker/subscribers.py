@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,12 +23,15 @@ from services.kit.tasks import TaskSet
 from services.worker.domain import Job
 from services.worker.leases import LeaseKeeper
 from services.worker.outbox import Outbox, OutStream
+from services.worker.queue.rules import Parked
 from services.worker.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
 
 _INTERRUPTIONS = (*OUTAGES, BlobMissingError, ClaimCheckError)
 _CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0)
+_Running = dict[str, asyncio.Task[None]]
+Park = Callable[[Sequence[Parked]], Awaitable[None]]
 
 
 class Runner(Protocol):
@@ -65,7 +68,9 @@ class CommandIntake:
         blobs: BlobStore,
         *,
         bounds: Bounds,
+        park: Park | None = None,
     ) -> None:
+        self._park = park
         self._runner = runner
         self._keeper = keeper
         keeper.on_lost = self.cancel
@@ -75,7 +80,9 @@ class CommandIntake:
         self._room = asyncio.Event()
         self._room.set()
         self._tasks = TaskSet()
-        self._open: dict[str, asyncio.Task[None]] = {}
+        self._open: _Running = {}
+        # What came from the queue has room of its own, which its dispatcher counts.
+        self._queued: _Running = {}
 
     async def start(self) -> None:
         """Do nothing: work begins with the first batch."""
@@ -87,14 +94,24 @@ class CommandIntake:
     async def on_run_response(self, batch: list[Received]) -> None:
         """Claim the batch in one statement and start what was claimed.
 
-        The offset may be committed when this returns: from here on the leases hold the work.
+        What runs in the background is parked instead, for its turn to come. The offset may be
+        committed when this returns: from here on the leases hold the work.
         """
-        await self._room.wait()
         commands: dict[str, tuple[RunResponseV1, Received]] = {}
+        parked: list[Parked] = []
         for received in batch:
             command = received.envelope.data
             assert isinstance(command, RunResponseV1)
-            commands.setdefault(command.response_id, (command, received))
+            if command.background and self._park is not None:
+                place = CommandPlace(command.response_id, received.partition, received.offset)
+                parked.append(Parked.of(command, place))
+            else:
+                commands.setdefault(command.response_id, (command, received))
+        if parked and self._park is not None:
+            await self._park(parked)
+            if not commands:
+                return
+        await self._room.wait()
         claimed = await self._keeper.claim(
             [
                 CommandPlace(response_id, received.partition, received.offset)
@@ -104,10 +121,19 @@ class CommandIntake:
         for response_id, claim in claimed.items():
             self.cancel(response_id)
             task = self._tasks.spawn(
-                self._work(commands[response_id][0], claim), name=f"run {response_id}"
+                self._work(commands[response_id][0], claim, self._open),
+                name=f"run {response_id}",
             )
             self._open[response_id] = task
         self._note_room()
+
+    def start_queued(self, command: RunResponseV1, claim: Claim) -> asyncio.Task[None]:
+        """Start a response whose turn in the queue has come; the task ends with it."""
+        self.cancel(command.response_id)
+        work = self._work(command, claim, self._queued)
+        task = self._tasks.spawn(work, name=f"run {command.response_id}")
+        self._queued[command.response_id] = task
+        return task
 
     @property
     def full(self) -> bool:
@@ -116,7 +142,7 @@ class CommandIntake:
 
     def cancel(self, response_id: str) -> None:
         """Stop working on a response that another attempt owns now."""
-        task = self._open.get(response_id)
+        task = self._open.get(response_id) or self._queued.get(response_id)
         if task is not None:
             logger.warning("the lease of %s was lost, stopping", response_id)
             task.cancel()
@@ -127,13 +153,13 @@ class CommandIntake:
         else:
             self._room.clear()
 
-    async def _work(self, command: RunResponseV1, claim: Claim) -> None:
+    async def _work(self, command: RunResponseV1, claim: Claim, among: _Running) -> None:
         response_id, attempt = command.response_id, claim.attempt
         try:
             out = self._outbox.open(
                 response_id, attempt=attempt, partition=command.events_partition
             )
-            if attempt <= self._bounds.attempts:
+            if attempt <= self._bounds.attempts and not claim.lost:
                 await self._run(command, claim, out)
             else:
                 logger.error("%s ended no attempt of %d, giving up", response_id, attempt - 1)
@@ -149,8 +175,8 @@ class CommandIntake:
             self._keeper.drop(response_id, attempt)
         finally:
             # A later attempt may have taken the place of this one.
-            if self._open.get(response_id) is asyncio.current_task():
-                del self._open[response_id]
+            if among.get(response_id) is asyncio.current_task():
+                del among[response_id]
             self._note_room()
 
     async def _run(self, command: RunResponseV1, claim: Claim, out: OutStream) -> None:

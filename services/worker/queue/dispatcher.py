@@ -1,0 +1,188 @@
+"""Parks background commands, and takes them from the queue as room gets free."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from contracts.responses import RunResponseV1
+from services.kit.consumer import OUTAGES
+from services.kit.retry import Backoff, retry
+from services.kit.tasks import TaskSet
+from services.worker.leases import LeaseKeeper
+from services.worker.queue.rules import Parked, QueueBounds, Taken
+from services.worker.store import Claim, CommandPlace
+
+logger = logging.getLogger(__name__)
+_AT_ONCE = 100
+_EXPIRED_AT_ONCE = 500
+# Rooms that get free one by one within this time are filled in one go.
+_PACE_SECONDS = 0.01
+_PATIENT = Backoff(attempts=1_000_000, longest_seconds=2.0)
+
+
+class Queue(Protocol):
+    """Where parked responses are kept; see `QueueStore`."""
+
+    async def park(self, commands: Sequence[Parked]) -> None:
+        """Let responses wait."""
+        ...
+
+    async def park_expired(self, *, most: int) -> list[str]:
+        """Put back what its worker let go."""
+        ...
+
+    async def take(self, *, room: int, bounds: QueueBounds) -> list[Taken] | None:
+        """Take the next ones; None while another worker does."""
+        ...
+
+    async def depth(self) -> int:
+        """Count what waits."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads commands back; see `CommandReader`."""
+
+    async def read(self, places: Sequence[CommandPlace]) -> dict[str, RunResponseV1]:
+        """Return the commands by response id, without those that are gone."""
+        ...
+
+
+class Starter(Protocol):
+    """Runs leased responses."""
+
+    def start_queued(self, command: RunResponseV1, claim: Claim) -> asyncio.Task[None]:
+        """Start one; the task ends when the response has ended or was dropped."""
+        ...
+
+
+class Dispatcher:
+    """Fills this worker's room for background responses from the queue of all workers."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        reader: Reader,
+        keeper: LeaseKeeper,
+        *,
+        bounds: QueueBounds,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._queue = queue
+        self._reader = reader
+        self._keeper = keeper
+        self._bounds = bounds
+        self._starter: Starter | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._tasks = TaskSet(on_fatal)
+        self._waiting = 0
+        meter = metrics.get_meter("antiphon")
+        meter.create_observable_gauge(
+            "antiphon.worker.queued",
+            [self._observe_waiting],
+            description="Background responses that wait for their turn, at all workers",
+        )
+        meter.create_observable_gauge(
+            "antiphon.worker.background_running",
+            [self._observe_running],
+            description="Background responses that run here",
+        )
+
+    def begin(self, starter: Starter) -> None:
+        """Say who runs what is taken; call before `start`."""
+        self._starter = starter
+
+    async def start(self) -> None:
+        """Begin to take."""
+        self._tasks.spawn(self._run(), name="take queued responses")
+
+    async def stop(self) -> None:
+        """Take no more; what was taken is its starter's to end."""
+        await self._tasks.stop()
+
+    def wake(self) -> None:
+        """Look at once: something was parked or cancelled."""
+        self._wake.set()
+
+    async def park(self, commands: Sequence[Parked]) -> None:
+        """Put commands in the queue; when this returns their offsets may be committed."""
+        await self._queue.park(commands)
+        self.wake()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        looked_at = -self._bounds.poll_seconds
+        while True:
+            try:
+                if loop.time() - looked_at >= self._bounds.poll_seconds:
+                    looked_at = loop.time()
+                    await self._park_expired()
+                    self._waiting = await self._queue.depth()
+                more = await self._fill()
+            except OUTAGES as error:
+                logger.warning("queued responses could not be taken, trying again: %r", error)
+                more = False
+            if more:
+                await asyncio.sleep(_PACE_SECONDS)
+                continue
+            await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._bounds.poll_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(_PACE_SECONDS)
+
+    async def _park_expired(self) -> None:
+        for response_id in await self._queue.park_expired(most=_EXPIRED_AT_ONCE):
+            logger.warning("the lease of %s expired, it waits again", response_id)
+
+    async def _fill(self) -> bool:
+        """Take what there is room for; say whether it is worth to look again at once."""
+        self._wake.clear()
+        room = min(self._bounds.running - len(self._running), _AT_ONCE)
+        taken = await self._queue.take(room=max(room, 0), bounds=self._bounds)
+        if taken is None:
+            return True
+        if not taken:
+            return False
+        # From here on the leases are ours to renew, whatever Kafka does meanwhile.
+        self._keeper.hold({one.place.response_id: one.claim.attempt for one in taken})
+        places = [one.place for one in taken]
+        commands = await retry(lambda: self._reader.read(places), on=OUTAGES, backoff=_PATIENT)
+        for one in taken:
+            self._start(one, commands.get(one.place.response_id))
+        return True
+
+    def _start(self, taken: Taken, command: RunResponseV1 | None) -> None:
+        assert self._starter is not None
+        claim = taken.claim
+        if not self._keeper.holds(taken.place.response_id, claim.attempt):
+            return
+        if command is None:
+            logger.error("the command of %s is gone from its topic", taken.place.response_id)
+            command = RunResponseV1.model_validate_json(taken.head)
+            claim = replace(claim, lost=True)
+        task = self._starter.start_queued(command, claim)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self.wake()
+
+    def _observe_waiting(self, _options: CallbackOptions) -> list[Observation]:
+        return [Observation(self._waiting)]
+
+    def _observe_running(self, _options: CallbackOptions) -> list[Observation]:
+        return [Observation(len(self._running))]

@@ -1,0 +1,171 @@
+"""The queue on PostgreSQL: parked rows of `worker.leases`, and who takes which of them when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.worker.queue.rules import Parked, QueueBounds, Taken
+from services.worker.store import Claim, CommandPlace
+
+_LOCK = 0x71756575
+_MOST_CANCELLED = 100
+
+# The attempt stays: what is parked again after a crash is taken as the next one.
+_PARK = text("""
+    INSERT INTO worker.leases AS held
+        (response_id, attempt, state, owner, expires_at, command_partition, command_offset,
+         key_id, priority, queued_at, head)
+    SELECT id, 0, 'parked', '', 'infinity', place, at, key_id, priority, queued_at, head
+    FROM unnest(
+        CAST(:ids AS text[]), CAST(:places AS int[]), CAST(:offsets AS bigint[]),
+        CAST(:keys AS text[]), CAST(:priorities AS smallint[]),
+        CAST(:accepted AS timestamptz[]), CAST(:heads AS text[])
+    ) AS command(id, place, at, key_id, priority, queued_at, head)
+    ORDER BY id
+    ON CONFLICT (response_id) DO UPDATE SET
+        state = 'parked', expires_at = 'infinity', command_partition = excluded.command_partition,
+        command_offset = excluded.command_offset, key_id = excluded.key_id,
+        priority = excluded.priority, queued_at = excluded.queued_at, head = excluded.head
+    WHERE held.state = 'abandoned' OR (held.state = 'running' AND held.expires_at < now())
+""")
+_PARK_EXPIRED = text("""
+    UPDATE worker.leases AS held SET state = 'parked', expires_at = 'infinity'
+    FROM (
+        SELECT response_id FROM worker.leases
+        WHERE state = 'running' AND priority IS NOT NULL AND expires_at < now()
+        LIMIT :most FOR UPDATE SKIP LOCKED
+    ) AS expired
+    WHERE held.response_id = expired.response_id
+    RETURNING held.response_id
+""")
+# The workers take in turn, so that the bound per key holds for all of them together. One that
+# hangs while it is its turn is cut off by the server.
+_MY_TURN = text("""
+    SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
+           pg_try_advisory_xact_lock(:lock) AS mine
+""")
+# A lane is what one key has of one priority. Lanes are found by one step in the index each, and
+# of each lane only so many rows are read as could start: the cost does not grow with the queue.
+_TAKE = text("""
+    WITH RECURSIVE lanes AS (
+        (SELECT priority, key_id FROM worker.leases WHERE state = 'parked'
+         ORDER BY priority, key_id LIMIT 1)
+        UNION ALL
+        SELECT next.priority, next.key_id FROM lanes, LATERAL (
+            SELECT priority, key_id FROM worker.leases
+            WHERE state = 'parked' AND (priority, key_id) > (lanes.priority, lanes.key_id)
+            ORDER BY priority, key_id LIMIT 1
+        ) AS next
+    ), busy AS (
+        SELECT key_id, count(*) AS running FROM worker.leases
+        WHERE state = 'running' AND priority IS NOT NULL GROUP BY key_id
+    ), waiting AS (
+        SELECT parked.response_id, parked.queued_at, lanes.key_id,
+            CASE WHEN parked.queued_at < now() - make_interval(secs => :overdue_seconds)
+                THEN 0 ELSE lanes.priority END AS rank,
+            coalesce(busy.running, 0) AS running
+        FROM lanes LEFT JOIN busy USING (key_id), LATERAL (
+            SELECT response_id, queued_at FROM worker.leases
+            WHERE state = 'parked' AND NOT cancelled
+                AND priority = lanes.priority AND key_id = lanes.key_id
+            ORDER BY queued_at
+            LIMIT greatest(least(:room, :per_key - coalesce(busy.running, 0)), 0)
+        ) AS parked
+    ), turns AS (
+        SELECT response_id, queued_at, rank, running + row_number() OVER (
+            PARTITION BY key_id ORDER BY rank, queued_at, response_id
+        ) AS turn FROM waiting
+    ), chosen AS (
+        (SELECT response_id FROM turns WHERE turn <= :per_key
+         ORDER BY rank, turn, queued_at, response_id LIMIT :room)
+        UNION ALL
+        (SELECT response_id FROM worker.leases WHERE state = 'parked' AND cancelled
+         LIMIT :most_cancelled)
+    ), mine AS (
+        SELECT response_id FROM worker.leases
+        WHERE response_id IN (SELECT response_id FROM chosen) AND state = 'parked'
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE worker.leases AS held SET
+        state = 'running', attempt = held.attempt + 1, owner = :owner,
+        expires_at = now() + make_interval(secs => :seconds)
+    FROM mine WHERE held.response_id = mine.response_id
+    RETURNING held.response_id, held.attempt, held.cancelled, held.command_partition,
+        held.command_offset, held.priority, held.queued_at, held.head
+""")
+_DEPTH = text("""
+    SELECT count(*) FROM (
+        SELECT FROM worker.leases WHERE state = 'parked' LIMIT 100000
+    ) AS parked
+""")
+
+
+class QueueStore:
+    """The queue of all workers; `owner` and `seconds` are those of this worker's leases."""
+
+    def __init__(self, engine: AsyncEngine, *, owner: str, seconds: float) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._seconds = seconds
+
+    async def park(self, commands: Sequence[Parked]) -> None:
+        """Let responses wait for their turn. Idempotent: one that waits, runs or ended stays so."""
+        unique = list({command.place.response_id: command for command in commands}.values())
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                _PARK,
+                {
+                    "ids": [one.place.response_id for one in unique],
+                    "places": [one.place.partition for one in unique],
+                    "offsets": [one.place.offset for one in unique],
+                    "keys": [one.key_id for one in unique],
+                    "priorities": [one.priority for one in unique],
+                    "accepted": [one.accepted_at for one in unique],
+                    "heads": [one.head for one in unique],
+                },
+            )
+
+    async def park_expired(self, *, most: int) -> list[str]:
+        """Put up to `most` responses back whose worker let its lease expire; return their ids."""
+        async with self._engine.begin() as connection:
+            rows = await connection.execute(_PARK_EXPIRED, {"most": most})
+            return [row.response_id for row in rows]
+
+    async def take(self, *, room: int, bounds: QueueBounds) -> list[Taken] | None:
+        """Lease up to `room` responses to this worker, and some that were cancelled, which need no
+        room; the most urgent first. None while another worker takes: ask again soon.
+
+        By priority, then the key with the fewest running, then by age.
+        """
+        async with self._engine.begin() as connection:
+            turn = (await connection.execute(_MY_TURN, {"lock": _LOCK})).one()
+            if not turn.mine:
+                return None
+            rows = await connection.execute(
+                _TAKE,
+                {
+                    "room": room,
+                    "per_key": bounds.per_key,
+                    "overdue_seconds": bounds.overdue_seconds,
+                    "most_cancelled": _MOST_CANCELLED,
+                    "owner": self._owner,
+                    "seconds": self._seconds,
+                },
+            )
+            found = sorted(rows, key=lambda row: (row.priority, row.queued_at))
+        return [
+            Taken(
+                CommandPlace(row.response_id, row.command_partition, row.command_offset),
+                Claim(row.attempt, row.cancelled),
+                row.head,
+            )
+            for row in found
+        ]
+
+    async def depth(self) -> int:
+        """Count what waits, up to 100,000."""
+        async with self._engine.connect() as connection:
+            return int((await connection.execute(_DEPTH)).scalar_one())
