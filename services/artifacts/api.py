@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import logging
-from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ExceptionHandler, Send
+from starlette.types import ExceptionHandler
 
-from services.artifacts.content_types import content_type_header, disposition
 from services.artifacts.domain import Artifact, Kind, Order, Query
+from services.artifacts.downloads import content_response
 from services.artifacts.errors import (
     ArtifactNotFoundError,
     BadParameterError,
     ContentLostError,
     UnsatisfiableRangeError,
 )
-from services.artifacts.ranges import Span, is_known, range_applies, requested_span
 from services.artifacts.service import Library
 from services.kit.http import Caller, NotInternalError, error_response, internal_caller
 
@@ -77,37 +76,7 @@ class Api:
 
     async def _content(self, request: Request) -> Response:
         artifact = await self._found(request)
-        etag = f'"{artifact.sha256}"'
-        # Deleting is for real: a browser asks each time, and is spared the bytes.
-        headers = {"etag": etag, "cache-control": "private, no-cache", "accept-ranges": "bytes"}
-        if is_known(request.headers.get("if-none-match"), etag):
-            return Response(status_code=304, headers=headers)
-        asked = request.headers.get("range")
-        if not range_applies(request.headers.get("if-range"), etag):
-            asked = None
-        part = requested_span(asked, artifact.size_bytes)
-        span = part or Span(0, artifact.size_bytes)
-        headers |= {
-            "content-type": content_type_header(artifact.content_type),
-            "content-length": str(span.length),
-            "content-disposition": disposition(artifact.filename, artifact.content_type),
-            "x-content-type-options": "nosniff",
-        }
-        if part is not None:
-            headers["content-range"] = part.content_range(artifact.size_bytes)
-        status = 206 if part is not None else 200
-        if request.method == "HEAD":
-            return Response(status_code=status, headers=headers)
-        chunks = await self._library.open(artifact, span)
-        return _Download(chunks, status_code=status, headers=headers)
-
-
-class _Download(StreamingResponse):
-    """Lets go of the store as soon as the client is gone."""
-
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(self.body_iterator):  # type: ignore[type-var]  # ours is a generator
-            await super().stream_response(send)
+        return await content_response(request, artifact, partial(self._library.open, artifact))
 
 
 def _project(caller: Caller) -> str | None:

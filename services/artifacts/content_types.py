@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from urllib.parse import quote
 
 import filetype  # type: ignore[import-untyped]  # it ships no types
@@ -19,9 +20,49 @@ _HTML = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SNIFFED_CHARACTERS = 4096
+_SNIFFED_BYTES = 4 * _SNIFFED_CHARACTERS
 _INLINE = frozenset({"application/pdf", "text/plain"})
 _INLINE_FAMILIES = ("image/", "audio/", "video/")
 _ACTIVE = frozenset({"image/svg+xml", "text/html"})
+
+
+class Sniffer:
+    """Tells what bytes are while they go by; keeps no more than their beginning."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._decoder = getincrementaldecoder("utf-8")()
+        self._is_text = True
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes."""
+        if len(self._head) < _SNIFFED_BYTES:
+            self._head += chunk[: _SNIFFED_BYTES - len(self._head)]
+        if self._is_text:
+            self._is_text = _CONTROL.search(chunk) is None and self._decodes(chunk)
+
+    def _decodes(self, chunk: bytes, *, final: bool = False) -> bool:
+        try:
+            self._decoder.decode(chunk, final)
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def result(self) -> tuple[str, str]:
+        """Return what `detect` does; nothing may be fed afterwards."""
+        is_text = self._is_text and self._decodes(b"", final=True)
+        guess = filetype.guess(self._head)
+        # Some signatures are two letters ("BM", "MZ"): text that begins with them stays text.
+        if guess is not None and (guess.mime in _TEXTUAL or not is_text):
+            return str(guess.mime), str(guess.extension)
+        if not is_text:
+            return UNKNOWN_TYPE, "bin"
+        beginning = self._head.decode(errors="ignore")[:_SNIFFED_CHARACTERS]
+        if _SVG.match(beginning):
+            return "image/svg+xml", "svg"
+        if _HTML.match(beginning):
+            return "text/html", "html"
+        return "text/plain", "txt"
 
 
 def detect(content: bytes) -> tuple[str, str]:
@@ -29,28 +70,9 @@ def detect(content: bytes) -> tuple[str, str]:
 
     What no signature names is `text/plain` when it is UTF-8 text, else `application/octet-stream`.
     """
-    guess = filetype.guess(content)
-    # Some signatures are two letters ("BM", "MZ"): text that begins with them stays text.
-    if guess is not None and (guess.mime in _TEXTUAL or not _is_text(content)):
-        return str(guess.mime), str(guess.extension)
-    if not _is_text(content):
-        return UNKNOWN_TYPE, "bin"
-    beginning = content[: 4 * _SNIFFED_CHARACTERS].decode(errors="ignore")[:_SNIFFED_CHARACTERS]
-    if _SVG.match(beginning):
-        return "image/svg+xml", "svg"
-    if _HTML.match(beginning):
-        return "text/html", "html"
-    return "text/plain", "txt"
-
-
-def _is_text(content: bytes) -> bool:
-    if _CONTROL.search(content):
-        return False
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    sniffer = Sniffer()
+    sniffer.feed(content)
+    return sniffer.result()
 
 
 def content_type_header(content_type: str) -> str:

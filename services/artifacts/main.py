@@ -10,6 +10,11 @@ from starlette.applications import Starlette
 from contracts.topics import RESPONSES_LIFECYCLE
 from services.artifacts.api import ERRORS, Api
 from services.artifacts.clients import KafkaAnnouncer
+from services.artifacts.files.api import ERRORS as FILE_ERRORS
+from services.artifacts.files.api import FilesApi
+from services.artifacts.files.service import Files
+from services.artifacts.files.store import PostgresFileRecords
+from services.artifacts.files.sweeper import FileSweeper
 from services.artifacts.service import Keeper, Library
 from services.artifacts.settings import ArtifactsSettings
 from services.artifacts.store import PostgresRecords
@@ -83,14 +88,32 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
         )
     )
     health = _health(engine, blobs, consumers, watch)
-    api = Api(Library(records, blobs), token=settings.antiphon_internal_token.get_secret_value())
-    app = Starlette(routes=[*health_routes(health), *api.routes()], exception_handlers=ERRORS)
-    server = HttpServer(
+    files = Files(PostgresFileRecords(engine), blobs, clock, limits=settings.upload_limits)
+    server = _server(settings, Library(records, blobs), files, health)
+    claims = ClaimSweeper(blobs, clock, keep=timedelta(days=settings.keep_claims_days))
+    sweeper = FileSweeper(files, every_seconds=settings.sweep_files_seconds)
+    for part in (_Storage(blobs, engine), producer, consumers, claims, sweeper, server):
+        runtime.add(part)
+
+
+def _server(
+    settings: ArtifactsSettings, library: Library, files: Files, health: Health
+) -> HttpServer:
+    token = settings.antiphon_internal_token.get_secret_value()
+    api = Api(library, token=token)
+    files_api = FilesApi(files, token=token, idle_seconds=settings.upload_idle_seconds)
+    app = Starlette(
+        routes=[
+            *health_routes(health),
+            *api.routes(),
+            *files_api.routes(),
+            *files_api.internal_routes(),
+        ],
+        exception_handlers={**ERRORS, **FILE_ERRORS},
+    )
+    return HttpServer(
         app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
     )
-    claims = ClaimSweeper(blobs, clock, keep=timedelta(days=settings.keep_claims_days))
-    for part in (_Storage(blobs, engine), producer, consumers, claims, server):
-        runtime.add(part)
 
 
 def _health(

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -25,16 +25,16 @@ from services.artifacts.domain import (
     default_filename,
     settled_kind,
 )
-from services.artifacts.errors import ArtifactNotFoundError, ContentLostError
+from services.artifacts.errors import ArtifactNotFoundError
+from services.artifacts.orphans import BlobTransaction, open_span, sweep_orphans
 from services.artifacts.ranges import Span
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs import BlobStore
 
 logger = logging.getLogger(__name__)
 GoneReason = Literal["response_deleted", "retention"]
-_SWEEP_BATCH = 20
 
 
-class Transaction(Protocol):
+class Transaction(BlobTransaction, Protocol):
     """Changes to the records that become visible together."""
 
     async def enter(self, response_id: str, attempt: int) -> bool:
@@ -45,14 +45,6 @@ class Transaction(Protocol):
         """Lock the response and mark it as deleted for good, also when it was never seen."""
         ...
 
-    async def lock_blob(self, sha256: str, size_bytes: int) -> bool:
-        """Lock the blob's record, made if need be; whether its bytes are known to be stored."""
-        ...
-
-    async def blob_stored(self, sha256: str) -> None:
-        """Record that the bytes of a locked blob are durable."""
-        ...
-
     async def replace(
         self, response_id: str, artifacts: Sequence[Artifact], refusals: Sequence[Refused]
     ) -> list[Artifact]:
@@ -60,10 +52,6 @@ class Transaction(Protocol):
 
         The blobs are locked. One that loses its last artifact becomes an orphan.
         """
-        ...
-
-    def orphans(self, limit: int) -> AbstractAsyncContextManager[list[str]]:
-        """Lock up to `limit` orphans for the body, which removes their bytes, then forget them."""
         ...
 
     async def forget_deleted(self, before: datetime) -> None:
@@ -198,15 +186,7 @@ class Keeper:
 
     async def sweep(self) -> None:
         """Remove the bytes that no artifact needs any more."""
-        while True:
-            async with (
-                self._records.begin() as transaction,
-                transaction.orphans(_SWEEP_BATCH) as found,
-            ):
-                for sha256 in found:
-                    await self._blobs.delete(blob_key(sha256))
-            if len(found) < _SWEEP_BATCH:
-                return
+        await sweep_orphans(self._records, self._blobs)
 
 
 def _artifacts(fact: ResponseFinishedV1, files: Sequence[Found]) -> list[Artifact]:
@@ -267,18 +247,10 @@ class Library:
         Whoever stops early closes it. Raises `ArtifactNotFoundError` when the artifact was deleted
         meanwhile, `ContentLostError` when the store has no such bytes, and `OSError` when it fails.
         """
-        key = blob_key(artifact.sha256)
-        chunks = self._blobs.stream(key, start=span.start, length=span.length)
-        try:
-            first = await anext(chunks, b"")
-        except BlobMissingError as error:
+
+        async def still_there() -> None:
             await self.find(artifact.id, project=None)
-            raise ContentLostError(artifact.id) from error
-        return _joined(first, chunks)
 
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(rest):
-        yield first
-        async for chunk in rest:
-            yield chunk
+        return await open_span(
+            self._blobs, artifact.sha256, span, owner=artifact.id, check=still_there
+        )

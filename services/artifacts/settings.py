@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.artifacts.domain import Limits
+from services.artifacts.files.domain import UploadLimits
 from services.kit.settings import ServiceSettings
 
 _MIB = 1024 * 1024
@@ -19,7 +22,7 @@ class ArtifactsSettings(ServiceSettings):
     Response object itself. A deleted response is remembered for `remember_deleted_days`, longer
     than Kafka keeps a fact that could bring it back; claim checks are kept for `keep_claims_days`,
     longer than Kafka keeps a message that speaks of them. The service is not alive when messages
-    wait and none was handled for `stall_seconds`.
+    wait and none was handled for `stall_seconds`. The rest is about files that clients upload.
     """
 
     model_config = SettingsConfigDict(env_prefix="ARTIFACTS_", extra="ignore", frozen=True)
@@ -31,8 +34,22 @@ class ArtifactsSettings(ServiceSettings):
     remember_deleted_days: int = Field(2 * _LIFECYCLE_RETENTION_DAYS, ge=_LIFECYCLE_RETENTION_DAYS)
     keep_claims_days: int = Field(_LIFECYCLE_RETENTION_DAYS + 1, gt=_LIFECYCLE_RETENTION_DAYS)
     stall_seconds: float = Field(120.0, gt=0)
+    max_upload_bytes: int = Field(512 * _MIB, ge=1)
+    max_uploads: int = Field(16, ge=1, le=1000)
+    upload_idle_seconds: float = Field(60.0, gt=0)
+    batch_files_days: int = Field(30, ge=1)
+    sweep_files_seconds: float = Field(60.0, gt=0)
 
     @property
     def limits(self) -> Limits:
         """The bounds on one response's files."""
         return Limits(max_files=self.max_files, max_bytes=self.max_file_bytes)
+
+    @property
+    def upload_limits(self) -> UploadLimits:
+        """The bounds on files that clients upload."""
+        return UploadLimits(
+            max_bytes=self.max_upload_bytes,
+            max_open=self.max_uploads,
+            batch_files_expire=timedelta(days=self.batch_files_days),
+        )

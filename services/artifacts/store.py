@@ -1,4 +1,4 @@
-"""The records in PostgreSQL: artifacts, their blobs, refused files, marks of deleted responses."""
+"""The records in PostgreSQL: artifacts, refused files, marks of deleted responses."""
 
 from __future__ import annotations
 
@@ -9,71 +9,19 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.principal import Principal
+from services.artifacts.blob_records import BlobRecords
 from services.artifacts.domain import Artifact, Query, Refused
 from services.artifacts.errors import BadParameterError
-from services.kit.database import metadata
+from services.artifacts.tables import ARTIFACTS, REFUSALS, RESPONSES
 
-TABLES = metadata("artifacts")
-TIME = sa.TIMESTAMP(timezone=True)
-
-RESPONSES = sa.Table(
-    "responses",
-    TABLES,
-    sa.Column("response_id", sa.Text, primary_key=True),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("deleted_at", TIME),
-)
-BLOBS = sa.Table(
-    "blobs",
-    TABLES,
-    sa.Column("sha256", sa.Text, primary_key=True),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    # False from before the bytes are written until they are, and again before they are removed.
-    sa.Column("stored", sa.Boolean, nullable=False),
-)
-ARTIFACTS = sa.Table(
-    "artifacts",
-    TABLES,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("response_id", sa.Text, nullable=False),
-    sa.Column("item_id", sa.Text, nullable=False),
-    sa.Column("position", sa.Integer, nullable=False),
-    sa.Column("project", sa.Text, nullable=False),
-    sa.Column("key_id", sa.Text, nullable=False),
-    sa.Column("user", sa.Text),
-    sa.Column("chat", sa.Text),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("filename", sa.Text, nullable=False),
-    sa.Column("content_type", sa.Text, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.Text, sa.ForeignKey(BLOBS.c.sha256), nullable=False),
-    sa.Column("created_at", TIME, nullable=False),
-)
-REFUSALS = sa.Table(
-    "refusals",
-    TABLES,
-    sa.Column("response_id", sa.Text, primary_key=True),
-    sa.Column("position", sa.Integer, primary_key=True),
-    sa.Column("item_id", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
-)
 _ORDER = (ARTIFACTS.c.created_at, ARTIFACTS.c.response_id, ARTIFACTS.c.position)
 
 
-class PostgresTransaction:
-    """Implements `service.Transaction` on one connection, in PostgreSQL's read-committed mode.
-
-    In it each statement sees what others committed before it began; so what a lock protects is
-    read by the statement after the one that took the lock.
-    """
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+class PostgresTransaction(BlobRecords):
+    """Implements `service.Transaction` on one connection."""
 
     async def enter(self, response_id: str, attempt: int) -> bool:
         """Lock the response; False when it was deleted or a later attempt is on record."""
@@ -95,21 +43,6 @@ class PostgresTransaction:
             )
         )
 
-    async def lock_blob(self, sha256: str, size_bytes: int) -> bool:
-        """Lock the blob's record, made if need be; whether its bytes are known to be stored."""
-        new = insert(BLOBS).values(sha256=sha256, size_bytes=size_bytes, stored=False)
-        # The update changes nothing: it is there for the lock.
-        statement = new.on_conflict_do_update(
-            index_elements=[BLOBS.c.sha256], set_={"size_bytes": new.excluded.size_bytes}
-        ).returning(BLOBS.c.stored)
-        return bool((await self._connection.execute(statement)).scalar_one())
-
-    async def blob_stored(self, sha256: str) -> None:
-        """Record that the bytes of a locked blob are durable."""
-        await self._connection.execute(
-            sa.update(BLOBS).where(BLOBS.c.sha256 == sha256).values(stored=True)
-        )
-
     async def replace(
         self, response_id: str, artifacts: Sequence[Artifact], refusals: Sequence[Refused]
     ) -> list[Artifact]:
@@ -129,7 +62,7 @@ class PostgresTransaction:
         await self._replace_refusals(response_id, refusals)
         left = {artifact.sha256 for artifact in before} - {one.sha256 for one in artifacts}
         if left:
-            await self._mark_orphans(sorted(left))
+            await self.mark_orphans(sorted(left))
         return gone
 
     async def _upsert(self, artifacts: Sequence[Artifact]) -> None:
@@ -161,44 +94,9 @@ class PostgresTransaction:
             ]
             await self._connection.execute(sa.insert(REFUSALS).values(rows))
 
-    async def _mark_orphans(self, hashes: Sequence[str]) -> None:
-        await self._connection.execute(
-            sa.select(BLOBS.c.sha256)
-            .where(BLOBS.c.sha256.in_(hashes))
-            .order_by(BLOBS.c.sha256)
-            .with_for_update()
-        )
-        await self._connection.execute(
-            sa.update(BLOBS)
-            .where(BLOBS.c.sha256.in_(hashes), ~_is_referenced())
-            .values(stored=False)
-        )
-
-    @asynccontextmanager
-    async def orphans(self, limit: int) -> AsyncIterator[list[str]]:
-        """Lock up to `limit` orphans for the body, which removes their bytes, then forget them."""
-        # What another transaction has locked, it is about to store or to sweep itself.
-        candidates = (
-            sa.select(BLOBS.c.sha256)
-            .where(~BLOBS.c.stored, ~_is_referenced())
-            .order_by(BLOBS.c.sha256)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        locked = (await self._connection.execute(candidates)).scalars().all()
-        unused = sa.select(BLOBS.c.sha256).where(BLOBS.c.sha256.in_(locked), ~_is_referenced())
-        found = list((await self._connection.execute(unused)).scalars()) if locked else []
-        yield found
-        if found:
-            await self._connection.execute(sa.delete(BLOBS).where(BLOBS.c.sha256.in_(found)))
-
     async def forget_deleted(self, before: datetime) -> None:
         """Drop the marks of responses that were deleted before that time."""
         await self._connection.execute(sa.delete(RESPONSES).where(RESPONSES.c.deleted_at < before))
-
-
-def _is_referenced() -> sa.Exists:
-    return sa.exists().where(ARTIFACTS.c.sha256 == BLOBS.c.sha256)
 
 
 class PostgresRecords:

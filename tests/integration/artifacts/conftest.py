@@ -16,7 +16,8 @@ from contracts.responses import ResponseDeletedV1, ResponseFinishedV1
 from services.artifacts.domain import Limits
 from services.artifacts.outputs import find_files
 from services.artifacts.service import Keeper
-from services.artifacts.store import TABLES, PostgresRecords
+from services.artifacts.store import PostgresRecords
+from services.artifacts.tables import TABLES
 from services.kit.blobs import DiskBlobs
 from services.kit.database import asyncpg_url, create_engine
 from services.kit.migrate import migrate

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.artifacts.domain import Query, blob_key
 from services.artifacts.service import Keeper
-from services.artifacts.store import BLOBS, PostgresRecords
+from services.artifacts.store import PostgresRecords
+from services.artifacts.tables import BLOBS
 from services.kit.blobs import BlobMissingError, DiskBlobs
 from tests.integration.artifacts.conftest import giving
 from tests.integration.artifacts.facts import Announcements, deleted, finished, image_item, png

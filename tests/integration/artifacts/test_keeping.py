@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.artifacts.domain import Artifact, Query, artifact_id, blob_key
 from services.artifacts.service import Keeper
-from services.artifacts.store import BLOBS, REFUSALS, RESPONSES, PostgresRecords
+from services.artifacts.store import PostgresRecords
+from services.artifacts.tables import BLOBS, REFUSALS, RESPONSES
 from services.kit.blobs import BlobMissingError, DiskBlobs
 from tests.integration.artifacts.conftest import NOW, Apply
 from tests.integration.artifacts.facts import (

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.artifacts.domain import Kind, Order, Query
 from services.artifacts.errors import BadParameterError
-from services.artifacts.store import TABLES, PostgresRecords
+from services.artifacts.store import PostgresRecords
+from services.artifacts.tables import TABLES
 from services.kit.database import create_engine
 from services.kit.migrate import migrate
 from tests.integration.artifacts.conftest import Apply

@@ -1,0 +1,1 @@
+"""The Files API: what clients upload, list, read back and delete."""
