@@ -11,7 +11,11 @@ from openai.types.responses.response_create_params import ResponseCreateParamsBa
 from tests.upstream.answers import Json, count_tokens
 from tests.upstream.refusals import invalid
 
-RESPONSES_PARAMS = frozenset(ResponseCreateParamsBase.__annotations__) | {"stream"}
+# Codex sends its client metadata; the package does not type it.
+RESPONSES_PARAMS = frozenset(ResponseCreateParamsBase.__annotations__) | {
+    "client_metadata",
+    "stream",
+}
 CHAT_PARAMS = frozenset(CompletionCreateParamsBase.__annotations__) | {"stream"}
 _INSTRUCTORS = ("system", "developer")
 _OUTPUT_OF = {
