@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.domain import AcceptedRow, FinishedRow, StoredResponse
 from services.kit.database import metadata
+from services.kit.direct import DirectStatements
 
 METADATA = metadata("intake")
 
@@ -62,18 +63,16 @@ _CHAIN = text("""
            previous_response_id, last_sequence_number, request, response
     FROM chain ORDER BY depth DESC
 """)
-# One text per statement, rows as arrays: compiled once, whatever the size of the batch.
-_ACCEPTED = text("""
+# One text per statement, rows as arrays: prepared once, whatever the size of the batch. The arrays
+# come in the order of the fields of `AcceptedRow` and `FinishedRow`.
+_ACCEPTED = """
     INSERT INTO intake.responses AS known
         (response_id, project, key_id, "user", chat, model, background, stream, events_partition,
          previous_response_id, accepted_at, request, status)
     SELECT row.*, CASE WHEN row.background THEN 'queued' ELSE 'in_progress' END
     FROM unnest(
-        CAST(:response_id AS text[]), CAST(:project AS text[]), CAST(:key_id AS text[]),
-        CAST(:user AS text[]), CAST(:chat AS text[]), CAST(:model AS text[]),
-        CAST(:background AS boolean[]), CAST(:stream AS boolean[]),
-        CAST(:events_partition AS int[]), CAST(:previous_response_id AS text[]),
-        CAST(:accepted_at AS timestamptz[]), CAST(:request AS text[])
+        $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::boolean[],
+        $8::boolean[], $9::int[], $10::text[], $11::timestamptz[], $12::text[]
     ) AS row(response_id, project, key_id, "user", chat, model, background, stream,
              events_partition, previous_response_id, accepted_at, request)
     ON CONFLICT (response_id) DO UPDATE SET
@@ -82,18 +81,15 @@ _ACCEPTED = text("""
         events_partition = excluded.events_partition, accepted_at = excluded.accepted_at,
         "user" = excluded."user", chat = excluded.chat
     WHERE known.deleted_at IS NULL AND known.request IS NULL
-""")
-_FINISHED = text("""
+"""
+_FINISHED = """
     INSERT INTO intake.responses AS known
         (response_id, project, key_id, "user", chat, model, events_partition, accepted_at,
          finished_at, status, last_sequence_number, response, background, stream)
     SELECT row.*, false, false
     FROM unnest(
-        CAST(:response_id AS text[]), CAST(:project AS text[]), CAST(:key_id AS text[]),
-        CAST(:user AS text[]), CAST(:chat AS text[]), CAST(:model AS text[]),
-        CAST(:events_partition AS int[]), CAST(:accepted_at AS timestamptz[]),
-        CAST(:finished_at AS timestamptz[]), CAST(:status AS text[]),
-        CAST(:last_sequence_number AS int[]), CAST(:response AS text[])
+        $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
+        $8::timestamptz[], $9::timestamptz[], $10::text[], $11::int[], $12::text[]
     ) AS row(response_id, project, key_id, "user", chat, model, events_partition, accepted_at,
              finished_at, status, last_sequence_number, response)
     ON CONFLICT (response_id) DO UPDATE SET
@@ -101,7 +97,7 @@ _FINISHED = text("""
         last_sequence_number = excluded.last_sequence_number, response = excluded.response
     WHERE known.deleted_at IS NULL AND known.response IS NULL
         AND (known.status <> 'cancelled' OR excluded.status = 'cancelled')
-""")
+"""
 _CANCELLED = text("""
     UPDATE intake.responses SET status = 'cancelled'
     WHERE response_id = :response_id AND response IS NULL AND deleted_at IS NULL
@@ -140,18 +136,17 @@ class ResponseStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._direct = DirectStatements(engine)
 
     async def accepted(self, rows: Sequence[AcceptedRow]) -> None:
         """Add accepted responses; a row that its terminal fact made already is completed."""
         unique = {row.response_id: row for row in rows}
-        async with self._engine.connect() as connection:
-            await connection.execute(_ACCEPTED, _columns(list(unique.values())))
+        await self._direct.fetch(_ACCEPTED, *_columns(list(unique.values())))
 
     async def finished(self, rows: Sequence[FinishedRow]) -> None:
         """Store terminal states; the first one, or a cancellation, stays whatever comes later."""
         unique = {row.response_id: row for row in reversed(rows)}
-        async with self._engine.connect() as connection:
-            await connection.execute(_FINISHED, _columns(list(unique.values())))
+        await self._direct.fetch(_FINISHED, *_columns(list(unique.values())))
 
     async def started(self, owners: Sequence[tuple[str, str, str]]) -> None:
         """Note that (response id, project, key id) are being worked on."""
@@ -200,8 +195,8 @@ class ResponseStore:
             return [StoredResponse(*tuple(row)) for row in rows]
 
 
-def _columns(rows: Sequence[AcceptedRow] | Sequence[FinishedRow]) -> dict[str, list[Any]]:
-    return {name: [getattr(row, name) for row in rows] for name in rows[0].__slots__}
+def _columns(rows: Sequence[AcceptedRow] | Sequence[FinishedRow]) -> list[list[Any]]:
+    return [[getattr(row, name) for row in rows] for name in rows[0].__slots__]
 
 
 def _owners(owners: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:

@@ -60,12 +60,21 @@ class Producer:
         key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        within_seconds: float | None = None,
     ) -> None:
         """Return once all in-sync replicas have the message; raises `KafkaError` when they have
-        not.
+        not, `TimeoutError` when that is not known `within_seconds`: it may come there later.
         """
         future = await self.enqueue(topic, value, key=key, partition=partition, headers=headers)
-        await future
+        if within_seconds is None:
+            await future
+            return
+        # A timer by itself is a fifth of what `asyncio.timeout` costs each message.
+        timer = asyncio.get_running_loop().call_later(within_seconds, _expire, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
 
     async def enqueue(
         self,
@@ -106,6 +115,11 @@ class Producer:
         if self._kafka is None:
             raise RuntimeError("the producer is not started")
         return len(await self._kafka.partitions_for(topic))
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError("Kafka did not acknowledge a message in time"))
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:

@@ -18,6 +18,7 @@ from services.kit.clock import Clock
 from services.kit.codec import Stamp, encode
 from services.kit.producer import Producer
 from services.kit.retry import Backoff, retry
+from services.kit.together import Together
 from services.worker.domain import Job
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import Turns
@@ -25,6 +26,7 @@ from services.worker.tools.mcp import McpCall, McpCaller, McpCatalog
 from services.worker.tools.plan import ToolPlan, plan_tools
 
 logger = logging.getLogger(__name__)
+_GATHER_SECONDS = 0.015
 _FACT_BACKOFF = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)
 
 
@@ -44,6 +46,8 @@ class KafkaFacts:
         self._producer = producer
         self._blobs = blobs
         self._clock = clock
+        # Nobody waits for a fact: those of some ms travel in one request to Kafka.
+        self._together = Together(seconds=_GATHER_SECONDS)
 
     async def started(self, job: Job) -> None:
         """State that a background response is being worked on."""
@@ -78,6 +82,7 @@ class KafkaFacts:
 
     async def _send_once(self, value: bytes, response_id: str) -> None:
         topic = RESPONSES_LIFECYCLE.name
+        await self._together.wait()
         partition = await self._producer.spread(topic)
         await self._producer.send(topic, value, key=response_id, partition=partition)
 

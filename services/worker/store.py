@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.database import metadata
+from services.kit.direct import DirectStatements
 
 METADATA = metadata("worker")
 
@@ -67,12 +68,12 @@ class Claim:
 
 
 # All times are the database's: workers' clocks may differ or jump.
-_CLAIM = text("""
+# The two statements of every batch go to asyncpg directly, the others are rare.
+_CLAIM = """
     INSERT INTO worker.leases AS held
         (response_id, attempt, state, owner, expires_at, command_partition, command_offset)
-    SELECT id, 1, 'running', :owner, now() + make_interval(secs => :seconds), place, at
-    FROM unnest(CAST(:ids AS text[]), CAST(:places AS int[]), CAST(:offsets AS bigint[]))
-        AS command(id, place, at)
+    SELECT id, 1, 'running', $1, now() + make_interval(secs => $2), place, at
+    FROM unnest($3::text[], $4::int[], $5::bigint[]) AS command(id, place, at)
     ORDER BY id
     ON CONFLICT (response_id) DO UPDATE SET
         attempt = held.attempt + 1, state = 'running', owner = excluded.owner,
@@ -80,7 +81,12 @@ _CLAIM = text("""
         command_offset = excluded.command_offset
     WHERE held.state = 'abandoned' OR (held.state = 'running' AND held.expires_at < now())
     RETURNING response_id, attempt, cancelled
-""")
+"""
+_FINISH = """
+    UPDATE worker.leases AS held SET state = 'finished'
+    FROM unnest($1::text[], $2::int[]) AS mine(id, attempt)
+    WHERE held.response_id = mine.id AND held.attempt = mine.attempt
+"""
 _CANCEL = text("""
     INSERT INTO worker.leases AS held (response_id, attempt, state, owner, expires_at, cancelled)
     VALUES (:response_id, 0, 'abandoned', '', 'infinity', true)
@@ -91,11 +97,6 @@ _RENEW = text("""
     FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
     WHERE held.response_id = mine.id AND held.attempt = mine.attempt AND held.state = 'running'
     RETURNING held.response_id
-""")
-_FINISH = text("""
-    UPDATE worker.leases AS held SET state = 'finished'
-    FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
-    WHERE held.response_id = mine.id AND held.attempt = mine.attempt
 """)
 _RELEASE = text("""
     UPDATE worker.leases AS held SET expires_at = now()
@@ -129,6 +130,7 @@ class LeaseStore:
 
     def __init__(self, engine: AsyncEngine, *, owner: str, seconds: float) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._direct = DirectStatements(engine)
         self._owner = owner
         self._seconds = seconds
 
@@ -138,18 +140,15 @@ class LeaseStore:
         What another worker holds, and what is finished, is not in the answer.
         """
         unique = list({command.response_id: command for command in commands}.values())
-        async with self._engine.connect() as connection:
-            rows = await connection.execute(
-                _CLAIM,
-                {
-                    "owner": self._owner,
-                    "seconds": self._seconds,
-                    "ids": [command.response_id for command in unique],
-                    "places": [command.partition for command in unique],
-                    "offsets": [command.offset for command in unique],
-                },
-            )
-            return {row.response_id: Claim(row.attempt, row.cancelled) for row in rows}
+        rows = await self._direct.fetch(
+            _CLAIM,
+            self._owner,
+            self._seconds,
+            [command.response_id for command in unique],
+            [command.partition for command in unique],
+            [command.offset for command in unique],
+        )
+        return {taken: Claim(attempt, cancelled) for taken, attempt, cancelled in rows}
 
     async def cancel(self, response_id: str) -> None:
         """Mark a response as cancelled for whoever runs it, now or later. Idempotent."""
@@ -164,8 +163,7 @@ class LeaseStore:
 
     async def finish(self, held: Sequence[tuple[str, int]]) -> None:
         """Mark responses as done for ever."""
-        async with self._engine.connect() as connection:
-            await connection.execute(_FINISH, _pairs(held))
+        await self._direct.fetch(_FINISH, *_pairs(held).values())
 
     async def release(self, held: Sequence[tuple[str, int]]) -> None:
         """Let go of responses that another worker should take at once."""

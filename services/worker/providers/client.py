@@ -71,11 +71,12 @@ class UpstreamClient:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(config.base_url.rstrip("/") + path)
-        patience = config.total_timeout_seconds if whole else config.first_byte_timeout_seconds
-        timeout = self._whole if whole else self._streamed
         try:
-            async with asyncio.timeout(patience):
-                answer = await self._session.post(url, data=body, timeout=timeout)
+            if whole:
+                answer = await self._session.post(url, data=body, timeout=self._whole)
+            else:
+                async with asyncio.timeout(config.first_byte_timeout_seconds):
+                    answer = await self._session.post(url, data=body, timeout=self._streamed)
             try:
                 if answer.status >= 400:
                     raise await _refusal(answer)

@@ -62,9 +62,11 @@ class Sent(Producer):
         key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        within_seconds: float | None = None,
     ) -> None:
         if self.held:
-            await asyncio.Event().wait()
+            async with asyncio.timeout(within_seconds):
+                await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
         self.messages.append((topic, value or b""))
