@@ -17,6 +17,7 @@ from services.intake.api.create import CreateEndpoint
 from services.intake.api.forward import Forwarder
 from services.intake.api.keyed import KeyedCreate
 from services.intake.api.keys import KeyRoutes
+from services.intake.api.operations import OperationRoutes
 from services.intake.api.routes import Routes
 from services.intake.clients import HttpClients, ModelList
 from services.intake.conversation_store import ConversationStore
@@ -27,6 +28,7 @@ from services.intake.idempotency_store import IdempotencyStore
 from services.intake.idempotency_sweeper import IdempotencySweeper
 from services.intake.input_items import InputItems
 from services.intake.keys import ApiKeys
+from services.intake.operations import Operations
 from services.intake.resume import Resumer
 from services.intake.service import Bounds, Responses
 from services.intake.settings import IntakeSettings
@@ -162,6 +164,11 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         keys,
         max_body_bytes=settings.max_body_bytes,
     )
+    operation_routes = OperationRoutes(
+        Operations(responses, ConversationStore(engine), turns),
+        keys,
+        max_body_bytes=settings.max_body_bytes,
+    )
     app = IntakeApp(
         CreateEndpoint(
             responses,
@@ -171,6 +178,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         ),
         [
             *health_routes(health),
+            *operation_routes.routes(),
             *routes.routes(),
             *conversation_routes.routes(),
             *KeyRoutes(keys, clock, max_grace_seconds=settings.max_key_grace_seconds).routes(),

@@ -39,7 +39,9 @@ _GOT = {
 }
 
 
-class _Typed(BaseModel):
+class Typed(BaseModel):
+    """A tool, or the choice of one, as far as intake must understand it."""
+
     model_config = ConfigDict(extra="allow")
 
     type: StrictStr
@@ -55,7 +57,9 @@ class InputItem(BaseModel):
     content: StrictStr | list[Object] | None = None
 
 
-class _ConversationReference(BaseModel):
+class ConversationReference(BaseModel):
+    """A conversation named by an object."""
+
     model_config = ConfigDict(extra="allow")
 
     id: StrictStr
@@ -78,17 +82,24 @@ class CreateResponse(BaseModel):
 
     model: StrictStr = Field(min_length=1, max_length=256)
     input: StrictStr | list[InputItem] | None = None
+    access_programs: Object | None = None
     background: StrictBool | None = None
-    conversation: StrictStr | _ConversationReference | None = None
+    background_options: Object | None = None
+    context_management: list[Object] | None = None
+    conversation: StrictStr | ConversationReference | None = None
+    image: Object | None = None
     include: list[StrictStr] | None = None
     instructions: StrictStr | None = None
     max_output_tokens: Count | None = None
     max_tool_calls: Count | None = None
     metadata: Metadata | None = None
+    moderation: Object | None = None
     parallel_tool_calls: StrictBool | None = None
     previous_response_id: StrictStr | None = None
     prompt: Object | None = None
     prompt_cache_key: StrictStr | None = None
+    prompt_cache_options: Object | None = None
+    prompt_cache_retention: StrictStr | None = None
     reasoning: Object | None = None
     safety_identifier: StrictStr | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
@@ -97,8 +108,8 @@ class CreateResponse(BaseModel):
     stream_options: _StreamOptions | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     text: Object | None = None
-    tool_choice: StrictStr | _Typed | None = None
-    tools: list[_Typed] | None = None
+    tool_choice: StrictStr | Typed | None = None
+    tools: list[Typed] | None = None
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -115,18 +126,23 @@ def parse_create(body: object) -> CreateResponse:
         request = CreateResponse.model_validate(body)
     except ValidationError as error:
         raise explain(error, body) from error
-    if request.previous_response_id is not None and request.conversation is not None:
+    exclusive_context(request.previous_response_id, request.conversation)
+    if all(getattr(request, name) is None for name in _STARTS):
+        raise missing("input")
+    _refuse_nul(request)
+    _refuse_unserved(request)
+    return request
+
+
+def exclusive_context(previous_response_id: object, conversation: object) -> None:
+    """Refuse a request that goes on from two places: `ApiError` (400)."""
+    if previous_response_id is not None and conversation is not None:
         raise invalid(
             "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. "
             "Ensure you are only providing one of them.",
             param="conversation",
             code="mutually_exclusive_parameters",
         )
-    if all(getattr(request, name) is None for name in _STARTS):
-        raise missing("input")
-    _refuse_nul(request)
-    _refuse_unserved(request)
-    return request
 
 
 def _refuse_nul(request: CreateResponse) -> None:
@@ -145,12 +161,11 @@ def _refuse_unserved(request: CreateResponse) -> None:
     """Refuse what this version can't do yet, rather than ignore it."""
     if request.background and request.store is False:
         raise invalid("A background response must be stored.", param="store", code="invalid_value")
-    if request.prompt is not None:
-        raise invalid(
-            "Unsupported parameter: 'prompt' is not supported by this installation.",
-            param="prompt",
-            code="unsupported_parameter",
-        )
+    for option, value in (request.background_options or {}).items():
+        if (option, value) != ("completion_window", "soonest") and value is not None:
+            raise _unserved(f"background_options.{option}")
+    if (request.prompt_cache_options or {}).get("comparison_response_id") is not None:
+        raise _unserved("prompt_cache_options.comparison_response_id")
     if request.conversation is not None and isinstance(request.input, list):
         refuse_references(request.input, "input")
     for index, tool in enumerate(request.tools or []):
@@ -162,6 +177,14 @@ def _refuse_unserved(request: CreateResponse) -> None:
                 param=f"tools[{index}].require_approval",
                 code="unsupported_parameter",
             )
+
+
+def _unserved(param: str) -> ApiError:
+    return invalid(
+        f"Unsupported parameter: '{param}' is not supported by this installation.",
+        param=param,
+        code="unsupported_parameter",
+    )
 
 
 def refuse_references(items: list[InputItem], param: str) -> None:

@@ -232,6 +232,14 @@ class Responses:
                 code="timeout",
             ) from error
 
+    async def ask(self, command: RunResponseV1, body: bytes, history: bytes | None) -> Answer:
+        """Put the command of an operation on the log and return its answer; raises `ApiError`."""
+        accepted = await self._publish(command, await self._encode(command, body, history))
+        try:
+            return await self.answer(accepted)
+        finally:
+            accepted.close()
+
     async def payload(self, entry: Entry) -> bytes:
         """Return an entry's bytes, from the object store if they are there."""
         if entry.flags & Flag.CLAIM:

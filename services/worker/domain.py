@@ -15,7 +15,9 @@ Response = dict[str, Any]
 
 TERMINAL: frozenset[TerminalStatus] = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
-_OWN_PARAMETERS = frozenset({"previous_response_id", "conversation", "background", "stream"})
+_OWN_PARAMETERS = frozenset(
+    {"previous_response_id", "conversation", "background", "background_options", "stream"}
+)
 _DEFAULTS: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,

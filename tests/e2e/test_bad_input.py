@@ -66,7 +66,13 @@ CASES = [
     wrong("metadata", "none", "invalid_type"),
     wrong("previous_response_id", 1, "invalid_type"),
     wrong("previous_response_id", "resp_unknown", "previous_response_not_found"),
-    wrong("prompt", {"id": "pmpt_1"}, "unsupported_parameter"),
+    Case(
+        "a completion window",
+        body(background_options={"completion_window": "2h"}),
+        400,
+        "unsupported_parameter",
+        "background_options.completion_window",
+    ),
     Case("a tool without type", body(tools=[{}]), 400, "missing_required_parameter"),
     Case(
         "approvals",

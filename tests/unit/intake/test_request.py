@@ -69,7 +69,11 @@ def refused(**changes: Any) -> ApiError:
         ({"user": "a\0"}, "user", "invalid_value"),
         ({"safety_identifier": "\0"}, "safety_identifier", "invalid_value"),
         ({"previous_response_id": "resp_\0"}, "previous_response_id", "invalid_value"),
-        ({"prompt": {"id": "p"}}, "prompt", "unsupported_parameter"),
+        (
+            {"background_options": {"completion_window": "2h"}},
+            "background_options.completion_window",
+            "unsupported_parameter",
+        ),
         ({"background": True, "store": False}, "store", "invalid_value"),
         (
             {"tools": [{"type": "mcp", "require_approval": "always"}]},

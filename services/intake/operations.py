@@ -1,0 +1,125 @@
+"""Operations beside responses: they are asked of a worker and answered at once, nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from contracts.operations import CompactConversationV1, CountInputTokensV1
+from contracts.principal import Principal
+from contracts.responses import RunResponseV1
+from services.intake.body import parse_json
+from services.intake.domain import conversation_of
+from services.intake.errors import ApiError, history_too_large, model_not_found
+from services.intake.items import Identified
+from services.intake.keys import ApiKey
+from services.intake.listing import ListQuery
+from services.intake.operation_request import (
+    CompactConversation,
+    CountInputTokens,
+    Operation,
+    parse_operation,
+)
+from services.intake.service import Answer, Responses
+from services.intake.turns import TurnTaker, check_id
+from services.kit.ids import new_id
+
+_MOST_ITEMS = 100_000
+
+
+class ConversationItems(Protocol):
+    """Where the items of conversations are."""
+
+    async def list(
+        self, conversation_id: str, *, project: str, query: ListQuery
+    ) -> tuple[Sequence[Identified], bool]:
+        """Return one page of items and whether there are more; 404 without the conversation."""
+        ...
+
+
+@dataclass
+class Operations:
+    """Counts input tokens and compacts conversations, by way of the workers."""
+
+    responses: Responses
+    conversations: ConversationItems
+    turns: TurnTaker
+
+    async def count_input_tokens(self, body: bytes, key: ApiKey) -> Answer:
+        """Return what the input of this request would count; raises `ApiError`."""
+        document = parse_json(body)
+        request = parse_operation(document, CountInputTokens)
+        assert isinstance(document, dict)
+        self._check_model(request, key)
+        conversation = conversation_of(document)
+        if conversation is None:
+            history = await self._before(request, key)
+        else:
+            history = await self._said_in(conversation, key)
+        return await self._ask(CountInputTokensV1, request, body, history, key)
+
+    async def compact(self, body: bytes, key: ApiKey) -> Answer:
+        """Return a shorter conversation for the one given; raises `ApiError`."""
+        request = parse_operation(parse_json(body), CompactConversation)
+        self._check_model(request, key)
+        history = await self._before(request, key)
+        return await self._ask(CompactConversationV1, request, body, history, key)
+
+    def _check_model(self, request: Operation, key: ApiKey) -> None:
+        known = self.responses.providers.serving(request.model)
+        if not known or not key.allows(request.model):
+            raise model_not_found(request.model)
+
+    async def _before(self, request: Operation, key: ApiKey) -> bytes | None:
+        if request.previous_response_id is None:
+            return None
+        return (await self.responses.context(request.previous_response_id, key)).items
+
+    async def _said_in(self, conversation_id: str, key: ApiKey) -> bytes:
+        """Return the items of a conversation as JSON, without taking a turn in it."""
+        check_id(conversation_id)
+        await self.turns.caught_up(conversation_id, self.responses.reader.has_told)
+        query = ListQuery(descending=False, limit=_MOST_ITEMS)
+        entries, more = await self.conversations.list(
+            conversation_id, project=key.project, query=query
+        )
+        items = orjson.dumps([entry.item for entry in entries])
+        if more or len(items) > self.responses.bounds.max_history_bytes:
+            raise history_too_large("conversation")
+        return items
+
+    async def _ask(
+        self,
+        contract: type[RunResponseV1],
+        request: Operation,
+        body: bytes,
+        history: bytes | None,
+        key: ApiKey,
+    ) -> Answer:
+        command = contract(
+            response_id=new_id("resp"),
+            principal=Principal(project=key.project, key_id=key.key_id, user=key.user),
+            model=request.model,
+            accepted_at=self.responses.clock.now(),
+            events_partition=self.responses.hub.partition,
+            store=False,
+            previous_response_id=request.previous_response_id,
+        )
+        if self.responses.open_requests >= self.responses.bounds.max_open:
+            raise ApiError(
+                429,
+                "Too many requests are open on this server.",
+                kind="rate_limit_error",
+                code="server_overloaded",
+                retry_after_seconds=1,
+            )
+        try:
+            return await self.responses.ask(command, body, history)
+        except ApiError as error:
+            if error.code != "timeout":
+                raise
+            message = "The answer takes too long, try again."
+            raise ApiError(504, message, kind="server_error", code="timeout") from error
