@@ -14,6 +14,7 @@ from infra.local.ports import free_port
 from infra.local.process import serving
 from infra.local.settings import LocalSettings
 from tests.e2e.parts import McpOverHttp, mcp_servers_file, providers_file
+from tests.e2e.replicas import INTAKES, WORKERS, Replica, close, replica, up
 from tests.e2e.stack import Stack, running_stack
 from tests.e2e.topics import Topics
 from tests.upstream import UpstreamProcess
@@ -60,6 +61,40 @@ def stack(
     }
     with running_stack(e2e_home / "stack", free_port(), settings) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def replicated_stack(
+    tmp_path_factory: pytest.TempPathFactory, upstream_process: UpstreamProcess
+) -> Iterator[Stack]:
+    """A stack with two intakes and two workers before the scripted upstream."""
+    home = tmp_path_factory.mktemp("replicas")
+    servers = home / "mcp_servers.toml"
+    servers.write_text("servers = []\n")
+    settings = {
+        "ANTIPHON_DOWNLOADS": str(LocalSettings.load().downloads),
+        "UPSTREAM_BASE_URL": upstream_process.base_url,
+        "UPSTREAM_API_KEY": "any",
+        "MCP_BROKER_SERVERS": str(servers),
+        "INTAKE_REPLICAS": "2",
+        "WORKER_REPLICAS": "2",
+        "INTAKE_ACCEPT_TIMEOUT_SECONDS": "2",
+        "WORKER_LEASE_SECONDS": "3",
+        "WORKER_SWEEP_SECONDS": "0.5",
+    }
+    with running_stack(home / "stack", free_port(), settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def replicas(replicated_stack: Stack) -> AsyncIterator[tuple[Replica, Replica]]:
+    """Both intakes of that stack, with all replicas up and running."""
+    for name in (*INTAKES, *WORKERS):
+        await up(replicated_stack, name)
+    first, second = (replica(replicated_stack, name) for name in INTAKES)
+    yield first, second
+    await close(first)
+    await close(second)
 
 
 @pytest.fixture(scope="session")
