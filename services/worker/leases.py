@@ -20,8 +20,13 @@ KEEP_FINISHED_DAYS = 8
 """Longer than `responses.commands` keeps its messages: a command that comes again stays known."""
 
 
+def _nothing() -> None: ...
+
+
 class LeaseKeeper:
     """The leases this worker holds; `on_lost` gets the id of one that another worker took over.
+
+    `on_noted` is called after ends were written.
 
     `on_fatal` gets a bug after which no lease would be renewed any more.
     """
@@ -32,6 +37,7 @@ class LeaseKeeper:
         self._store = store
         self._seconds = seconds
         self.on_lost: Callable[[str], None] = logger.warning
+        self.on_noted: Callable[[], None] = _nothing
         self._held: dict[str, int] = {}
         self._finished: list[tuple[str, int]] = []
         self._wake = asyncio.Event()
@@ -105,6 +111,7 @@ class LeaseKeeper:
             finished, self._finished = self._finished, []
             try:
                 await self._store.finish(finished)
+                self.on_noted()
             except OUTAGES as error:
                 logger.warning("finished leases could not be noted, trying again: %r", error)
                 self._finished = finished + self._finished

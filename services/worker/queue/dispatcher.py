@@ -78,12 +78,14 @@ class Dispatcher:
         self._queue = queue
         self._reader = reader
         self._keeper = keeper
+        keeper.on_noted = self._noted
         self._bounds = bounds
         self._starter: Starter | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._tasks = TaskSet(on_fatal)
         self._waiting = 0
+        self._freed = False
         meter = metrics.get_meter("antiphon")
         meter.create_observable_gauge(
             "antiphon.worker.queued",
@@ -179,7 +181,13 @@ class Dispatcher:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self.wake()
+        self._freed = True
+
+    def _noted(self) -> None:
+        # Not before its end is in the table: until then it counts as one of its key's.
+        if self._freed:
+            self._freed = False
+            self.wake()
 
     def _observe_waiting(self, _options: CallbackOptions) -> list[Observation]:
         return [Observation(self._waiting)]
