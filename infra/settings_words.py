@@ -76,6 +76,14 @@ INTAKE: Words = {
     "projection_wait_seconds": "How long a read waits for a response of the last minute "
     "that is not in the database yet.",
     "heartbeat_seconds": "Pause after which a silent stream gets a comment line.",
+    "stall_seconds": "How long a client may take no byte of what waits for it; "
+    "then its connection is cut. The reader can resume.",
+    "max_websockets": "Most WebSockets at once; above it the handshake gets 503.",
+    "websocket_seconds": "How long a WebSocket may live; a response that runs then is finished.",
+    "websocket_ping_seconds": "Pause between pings to a WebSocket, and how long each may go "
+    "unanswered.",
+    "websocket_context_bytes": "What may be kept for the next turns of all WebSockets, "
+    "the least recently used dropped first.",
     "max_chain": "Most responses before one, by `previous_response_id`.",
     "max_history_bytes": "Most bytes of JSON in the history of a request.",
     "max_keys": "Most API keys, revoked ones included; each intake has all in memory.",

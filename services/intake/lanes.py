@@ -204,10 +204,9 @@ class Lanes:
         self._queued_bytes -= create.size_bytes
         return create
 
-    @property
-    def queued(self) -> int:
-        """How many orders wait."""
-        return self._queued
+    def all(self) -> list[Lane]:
+        """Return every lane there is."""
+        return list(self._lanes.values())
 
 
 class Contexts:

@@ -19,6 +19,7 @@ from services.intake.api.keyed import KeyedCreate
 from services.intake.api.keys import KeyRoutes
 from services.intake.api.operations import OperationRoutes
 from services.intake.api.routes import Routes
+from services.intake.api.websocket import SocketBounds, WebSocketEndpoint
 from services.intake.clients import HttpClients, ModelList
 from services.intake.conversation_store import ConversationStore
 from services.intake.conversations import Conversations
@@ -29,8 +30,10 @@ from services.intake.idempotency_sweeper import IdempotencySweeper
 from services.intake.input_items import InputItems
 from services.intake.keys import ApiKeys
 from services.intake.operations import Operations
+from services.intake.lanes import Contexts
 from services.intake.resume import Resumer
 from services.intake.service import Bounds, Responses
+from services.intake.sessions import Sessions
 from services.intake.settings import IntakeSettings
 from services.intake.store import ResponseStore
 from services.intake.streams import Hubs
@@ -46,6 +49,7 @@ from services.kit.health import Health, ProgressWatch
 from services.kit.http import HttpServer, health_routes
 from services.kit.producer import Producer
 from services.kit.runtime import Part, Runtime, run_service
+from services.kit.websockets import WebSocketBounds
 
 _LIVENESS_SECONDS = 60.0
 _PROJECTION_PACE_SECONDS = 0.025
@@ -184,12 +188,27 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             *KeyRoutes(keys, clock, max_grace_seconds=settings.max_key_grace_seconds).routes(),
             *forwarder.routes(owners),
         ],
+        WebSocketEndpoint(
+            Sessions(responses, Contexts(max_bytes=settings.websocket_context_bytes)),
+            keys,
+            SocketBounds(
+                max_connections=settings.max_websockets,
+                max_seconds=settings.websocket_seconds,
+                max_message_bytes=settings.max_body_bytes,
+            ),
+        ),
     )
     server = HttpServer(
         app,
         host=settings.host,
         port=settings.port,
         drain_seconds=settings.shutdown_seconds / 2,
+        stall_seconds=settings.stall_seconds,
+        sockets=WebSocketBounds(
+            max_message_bytes=settings.max_body_bytes,
+            ping_seconds=settings.websocket_ping_seconds,
+            stall_seconds=settings.stall_seconds,
+        ),
     )
     sweeper = IdempotencySweeper(idempotency_keys)
     parts: list[Part] = [producer, key_tail, hubs, clients, consumers, sweeper, server]

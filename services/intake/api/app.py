@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import orjson
@@ -23,20 +22,25 @@ from services.intake.api.create import (
     Send,
     send_body,
 )
-from services.intake.errors import ApiError, invalid, unavailable
-from services.kit.consumer import OUTAGES
-from services.kit.database import refuses_values
+from services.intake.api.refusals import refusal_of
+from services.intake.api.websocket import WebSocketEndpoint, refuse_handshake
+from services.intake.errors import ApiError
 from services.kit.ids import new_id
 
-logger = logging.getLogger(__name__)
 CREATE_PATH = "/v1/responses"
 
 
 class IntakeApp:
     """The ASGI application of intake."""
 
-    def __init__(self, create: CreateEndpoint, routes: list[BaseRoute]) -> None:
+    def __init__(
+        self,
+        create: CreateEndpoint,
+        routes: list[BaseRoute],
+        sockets: WebSocketEndpoint | None = None,
+    ) -> None:
         self._create = create
+        self._sockets = sockets
         self._rest = Starlette(
             routes=routes,
             exception_handlers={
@@ -59,12 +63,22 @@ class IntakeApp:
             try:
                 await self._create(scope, receive, answer)
             except Exception as error:  # noqa: BLE001 - the edge: whatever it was, it is told
-                refusal = _refusal(error)
+                told = refusal_of(error)
                 # An answer that has begun can only break off.
                 if not answer.begun:
-                    await _refuse(answer, refusal)
+                    await _refuse(answer, told)
+            return
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
             return
         await self._rest(scope, receive, _with_request_id(send))
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._sockets is None or scope["path"] != CREATE_PATH:
+            message = f"Invalid URL (WebSocket {scope['path']})"
+            await refuse_handshake(send, ApiError(404, message, code="unknown_url"))
+            return
+        await self._sockets(scope, receive, send)
 
 
 class _Once:
@@ -79,21 +93,6 @@ class _Once:
     async def __call__(self, message: Any) -> None:
         self.begun = True
         await self._send(message)
-
-
-def _refusal(error: Exception) -> ApiError:
-    """Return what a client is told of an error that no use case expected, and log it."""
-    if isinstance(error, DBAPIError) and refuses_values(error):
-        return invalid("A value holds a character that can't be stored.", param=None)
-    if isinstance(error, OUTAGES):
-        logger.warning("a request failed for an outage: %r", error)
-        return unavailable("A part of this server is not available, try again.")
-    logger.error("a bug in a request", exc_info=error)
-    return ApiError(
-        500,
-        "The server had an error while processing your request. Sorry about that!",
-        kind="server_error",
-    )
 
 
 async def _refuse(send: Send, refusal: ApiError) -> None:
@@ -120,7 +119,9 @@ def _respond(error: ApiError) -> Response:
     headers = {}
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    response = JSONResponse(error.body(), status_code=error.status, headers=headers)
+    response.raw_headers.extend(error.headers)
+    return response
 
 
 async def _api_error(_: Request, error: Exception) -> Response:
@@ -133,13 +134,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         message = f"Invalid URL ({request.method} {request.url.path})"
         return _respond(ApiError(404, message, code="unknown_url"))
-    response = _respond(ApiError(error.status_code, error.detail))
+    code = "method_not_allowed" if error.status_code == 405 else None
+    response = _respond(ApiError(error.status_code, error.detail, code=code))
     response.headers.update(error.headers or {})
     return response
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:
-    return _respond(_refusal(error))
+    return _respond(refusal_of(error))
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:
