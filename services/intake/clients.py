@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterable, Sequence
 from typing import Any
 
 import aiohttp
+import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
 from contracts.providers import ProviderConfig, Providers
-from services.intake.errors import model_not_found
+from contracts.responses import AttachedFile
+from services.intake.errors import model_not_found, unavailable
 from services.kit.clock import Clock
 from services.kit.settings import secret_variable
 
 logger = logging.getLogger(__name__)
 _MODELS_SECONDS = 60.0
 _MODELS_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_FILES_TIMEOUT = aiohttp.ClientTimeout(total=10)
 _FORWARD_TIMEOUT = aiohttp.ClientTimeout(sock_connect=3, sock_read=60)
 
 
@@ -52,9 +56,12 @@ class HttpClients:
             return await answer.json(content_type=None)
 
     async def forward(
-        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | AsyncIterable[bytes]
     ) -> aiohttp.ClientResponse:
-        """Send a request on; the caller reads and releases the answer."""
+        """Send a request on; the caller reads and releases the answer.
+
+        A body that comes in pieces is read no faster than the owner takes it.
+        """
         return await self.session.request(
             method, url, headers=headers, data=body or None, allow_redirects=False
         )
@@ -115,3 +122,27 @@ class ModelList:
 
     def _object(self, name: str, owner: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": owner}
+
+
+class ArtifactFiles:
+    """Implements `files.FileDirectory` by asking the artifacts service."""
+
+    def __init__(self, clients: HttpClients, *, base_url: str, internal_token: str) -> None:
+        self._clients = clients
+        self._url = base_url.rstrip("/") + "/internal/files"
+        self._headers = {"authorization": f"Bearer {internal_token}"}
+
+    async def named(self, ids: Sequence[str], *, project: str) -> list[AttachedFile]:
+        """Return those of the files that the project has; raises `ApiError` (503)."""
+        headers = {**self._headers, "x-antiphon-project": project}
+        asking = self._clients.session.post(
+            self._url, json={"ids": list(ids)}, headers=headers, timeout=_FILES_TIMEOUT
+        )
+        try:
+            async with asking as answer:
+                answer.raise_for_status()
+                found = (await answer.json(loads=orjson.loads))["files"]
+                return [AttachedFile.model_validate(file) for file in found]
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            logger.warning("the files of a request could not be looked up: %r", error)
+            raise unavailable("The owner of files does not answer, try again.") from error

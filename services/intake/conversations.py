@@ -9,6 +9,7 @@ from typing import Protocol
 import orjson
 
 from services.intake.domain import Conversation
+from services.intake.files import RequestFiles
 from services.intake.items import Identified, Item, identified, listed
 from services.intake.keys import ApiKey
 from services.intake.listing import ListQuery, list_object
@@ -65,9 +66,11 @@ class Conversations:
     turns: TurnTaker
     told: Callable[[str], bool]
     clock: Clock
+    files: RequestFiles | None = None
 
     async def create(self, metadata: dict[str, str], items: list[Item], key: ApiKey) -> Item:
         """Make a conversation and return it."""
+        await self._check_files(items, key)
         conversation = Conversation(
             conversation_id=new_id("conv"),
             project=key.project,
@@ -100,9 +103,14 @@ class Conversations:
     ) -> Item:
         """Add items at the end and return them as a list; 400 for one that is there already."""
         check_id(conversation_id)
+        await self._check_files(items, key)
         entries = _new_items(items)
         await self.store.add(conversation_id, project=key.project, items=entries)
         return list_object(entries, include, has_more=False)
+
+    async def _check_files(self, items: list[Item], key: ApiKey) -> None:
+        if self.files is not None:
+            await self.files.check(items, param="items", project=key.project)
 
     async def list(self, conversation_id: str, query: ListQuery, key: ApiKey) -> Item:
         """Return one page of items; 400 when `after` names none of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import quote
 
 import aiohttp
@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
-from services.intake.api.create import read_body
+from services.intake.api.create import ClientGoneError, read_body
 from services.intake.clients import HttpClients
 from services.intake.errors import ApiError, unavailable
 from services.intake.keys import ApiKeys
@@ -21,6 +21,7 @@ from services.intake.keys import ApiKeys
 _BODY_BYTES = 1024 * 1024
 _METHODS = ["GET", "HEAD", "POST", "DELETE"]
 _PASSED = frozenset({"accept", "content-type", "range", "if-none-match", "if-range"})
+_UPLOADS = frozenset({("POST", "/v1/files")})
 _DOTS = frozenset({".", ".."})
 _DROPPED = frozenset({"connection", "transfer-encoding", "keep-alive", "server", "date"})
 
@@ -58,34 +59,71 @@ class Forwarder:
             headers["x-antiphon-key-id"] = key.key_id
             headers["x-antiphon-project"] = key.project
             headers["x-antiphon-scopes"] = " ".join(key.scopes)
-            body = await read_body(request.scope, request.receive, limit=_BODY_BYTES)
+            upload = _upload(request)
+            if upload is not None and "content-length" in request.headers:
+                # An owner can refuse an upload that is too large before it is sent.
+                headers["content-length"] = request.headers["content-length"]
+            body: bytes | Upload = upload or await read_body(
+                request.scope, request.receive, limit=_BODY_BYTES
+            )
             query = request.scope["query_string"].decode("latin-1")
             target = base_url.rstrip("/") + quote(path) + (f"?{query}" if query else "")
             url = URL(target, encoded=True)
             try:
                 answer = await self._clients.forward(request.method, url, headers, body)
             except (aiohttp.ClientError, TimeoutError) as error:
+                if upload is not None and upload.broken:
+                    raise ClientGoneError from error
                 raise unavailable("The owner of this resource does not answer.") from error
-            return _Relay(answer)
+            return _Relay(answer, upload)
 
         return forward
+
+
+class Upload:
+    """A body on its way to the owner: its pieces, as fast as the owner takes them."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self.broken = False
+        self.whole = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces; raises `ClientGoneError` when the client hangs up before the end."""
+        while not self.whole:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self.broken = True
+                raise ClientGoneError
+            self.whole = not message.get("more_body")
+            if piece := message.get("body"):
+                yield piece
+
+
+def _upload(request: Request) -> Upload | None:
+    """Return the body of an upload, None for a request whose body is small."""
+    if (request.method, request.scope["path"]) not in _UPLOADS:
+        return None
+    return Upload(request)
 
 
 class _Relay(StreamingResponse):
     """An owner's answer on its way to the client."""
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, upload: Upload | None) -> None:
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _DROPPED}
         super().__init__(answer.content.iter_any(), status_code=answer.status, headers=kept)
         self._answer = answer
+        self._upload = upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and let its connection go however that ends."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # A client that hangs up leaves the rest unread: that connection can't be used again.
-            if self._answer.content.at_eof():
+            # A client that hangs up leaves the rest unread, a refused upload the rest unsent: that
+            # connection can't be used again.
+            if self._answer.content.at_eof() and (self._upload is None or self._upload.whole):
                 self._answer.release()
             else:
                 self._answer.close()
