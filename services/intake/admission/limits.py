@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.intake.errors import ApiError
 
@@ -91,7 +91,12 @@ def take(use: Use, limits: Limits, *, tokens: int, now: float) -> Standing:
         limits.tokens_per_minute, use.tokens, tokens
     )
     if admitted:
-        use = replace(use, requests=use.requests + 1, tokens=use.tokens + tokens)
+        # A bucket that has no limit stays empty.
+        use = Use(
+            0.0 if limits.requests_per_minute is None else use.requests + 1,
+            0.0 if limits.tokens_per_minute is None else use.tokens + tokens,
+            use.at,
+        )
     return Standing(limits, admitted=admitted, use=use, tokens=tokens)
 
 
