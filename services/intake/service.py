@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -15,6 +15,8 @@ from contracts.principal import Principal
 from contracts.providers import Providers
 from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
+from services.intake.admission.estimate import estimate_tokens
+from services.intake.admission.limiter import Ask, RateLimiter
 from services.intake.body import parse_json
 from services.intake.domain import StoredResponse, conversation_of, queued_response
 from services.intake.errors import (
@@ -50,6 +52,7 @@ class Bounds:
     max_chain: int
     max_history_bytes: int
     stream_buffer_bytes: int
+    estimated_output_tokens: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Accepted:
     close: Callable[[], None]
     on_failure: Callable[[Answer], Awaitable[None]] | None = None
     """Told of a JSON answer that is an error, before the client is."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Further headers of the answer: how the limits of the key stand."""
 
 
 class OwnView(Protocol):
@@ -114,6 +119,7 @@ class Responses:
     providers: Providers
     clock: Clock
     bounds: Bounds
+    limits: RateLimiter | None = None
     _open: int = 0
 
     @property
@@ -146,9 +152,14 @@ class Responses:
             )
         document = parse_json(body)
         request = parse_create(document)
-        if not self.providers.serving(request.model):
+        if not self.providers.serving(request.model) or not key.allows(request.model):
             raise model_not_found(request.model)
         assert isinstance(document, dict)
+        if key.limits is not None and self.limits is not None:
+            tokens = estimate_tokens(document, most_output=self.bounds.estimated_output_tokens)
+            place = place or Place(new_id("resp"), self.hub.partition)
+            ask = Ask(key.key_id, key.limits, place.response_id, tokens)
+            return await self._within(self.limits, ask, body, key, place=place, history=history)
         response_id = new_id("resp") if place is None else place.response_id
         if place is not None and place.again:
             await self.turns.abandon(document, response_id)
@@ -172,6 +183,27 @@ class Responses:
         except BaseException:
             await self.turns.abandon(document, response_id)
             raise
+
+    async def _within(
+        self, limits: RateLimiter, ask: Ask, body: bytes, key: ApiKey, **known: Any
+    ) -> Accepted:
+        """Accept a request once its key's limits admit it; what comes of it says how they stand."""
+        standing = await limits.admit(ask)
+        try:
+            accepted = await self.accept(body, replace(key, limits=None), **known)
+        except BaseException as error:
+            limits.give_back(ask)
+            if isinstance(error, ApiError):
+                error.headers = standing.headers()
+            raise
+        accepted.headers = standing.headers()
+        return accepted
+
+    async def limit_headers(self, key: ApiKey) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the headers about a key's limits for an answer that nothing was reserved for."""
+        if key.limits is None or self.limits is None:
+            return ()
+        return await self.limits.headers(Ask(key.key_id, key.limits))
 
     async def _publish(self, command: RunResponseV1, value: bytes) -> Accepted:
         """Put a command on the log and listen for its answer."""

@@ -15,6 +15,8 @@ from contracts.responses import (
     ResponseStartedV1,
     RunResponseV1,
 )
+from services.intake.admission.limiter import Settlement
+from services.intake.admission.settling import Settler, settlement
 from services.intake.domain import AcceptedRow, FinishedRow, TurnEnd, output_items
 from services.intake.store import ResponseStore
 from services.intake.turns_store import TurnStore
@@ -34,18 +36,25 @@ class _Changes:
     deleted: list[tuple[str, str, str]] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
     ends: list[TurnEnd] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
 
 
 class Projection:
     """Turns batches of messages into one statement per kind. Idempotent, indifferent to order."""
 
     def __init__(
-        self, store: ResponseStore, turns: TurnStore, blobs: BlobStore, clock: Clock
+        self,
+        store: ResponseStore,
+        turns: TurnStore,
+        blobs: BlobStore,
+        clock: Clock,
+        settler: Settler | None = None,
     ) -> None:
         self._store = store
         self._turns = turns
         self._blobs = blobs
         self._clock = clock
+        self._settler = settler
 
     async def on_messages(self, batch: list[Received]) -> None:
         """Project a batch; returns when all of it is in the database."""
@@ -65,6 +74,8 @@ class Projection:
         if changes.ends:
             # After the responses: a turn that was cancelled or deleted leaves nothing behind.
             await self._turns.settle(changes.ends, now=self._clock.now())
+        if self._settler is not None and changes.settlements:
+            await self._settler.settle(changes.settlements)
 
     async def _collect(self, data: Contract, changes: _Changes) -> None:
         if isinstance(data, RunResponseV1):
@@ -78,6 +89,11 @@ class Projection:
                 changes.ends.append(_turn_end(data, response))
             if data.store:
                 changes.finished.append(_finished(data, response))
+            if self._settler is not None and (limits := self._settler.limits_of(data)):
+                # Of what is not stored even the usage is fetched only for a key with limits.
+                if data.payload is not None and not response:
+                    response = dict(await self._payload(data.payload))
+                changes.settlements.append(settlement(data, response, limits))
         elif isinstance(data, ResponseStartedV1 | ResponseDeletedV1):
             owner = (data.response_id, data.principal.project, data.principal.key_id)
             begun = isinstance(data, ResponseStartedV1)

@@ -107,6 +107,7 @@ class CreateEndpoint:
         began = time.monotonic()
         request_id = new_id("req").encode()
         kind = "json"
+        key = None
         try:
             key = self._keys.authenticate(header(scope, b"authorization").decode("latin-1"))
             body = await read_body(scope, receive, limit=self._max_body_bytes)
@@ -118,6 +119,8 @@ class CreateEndpoint:
             if isinstance(accepted, Response):
                 kind, status = "replay", accepted.status_code
                 accepted.headers["x-request-id"] = request_id.decode()
+                if key.limits is not None:
+                    accepted.raw_headers += await self._responses.limit_headers(key)
                 await accepted(scope, receive, send)
             else:
                 try:
@@ -126,6 +129,8 @@ class CreateEndpoint:
                     accepted.close()
         except ApiError as error:
             status = error.status
+            if key is not None and key.limits is not None and not error.headers:
+                error.headers = await self._responses.limit_headers(key)
             await _send_error(send, error, request_id)
         except ClientGoneError:
             status = 499
@@ -140,12 +145,12 @@ class CreateEndpoint:
             return "stream", 200
         if accepted.background:
             queued = orjson.dumps(self._responses.queued(accepted, body))
-            await send_body(send, 200, queued, request_id)
+            await send_body(send, 200, queued, request_id, *accepted.headers)
             return "background", 200
         answer = await self._responses.answer(accepted)
         if accepted.on_failure is not None and answer.status >= HTTPStatus.BAD_REQUEST:
             await accepted.on_failure(answer)
-        await send_body(send, answer.status, answer.body, request_id)
+        await send_body(send, answer.status, answer.body, request_id, *accepted.headers)
         return "json", answer.status
 
     async def _stream(
@@ -174,7 +179,7 @@ class CreateEndpoint:
                     blocks.append(DONE)
                     self._responses.reader.note_finished(accepted.response_id)
                 if not started:
-                    await send_head(send, 200, _SSE, request_id)
+                    await send_head(send, 200, _SSE, request_id, *accepted.headers)
                     started = True
                 await send(
                     {"type": "http.response.body", "body": b"".join(blocks), "more_body": not last}
@@ -210,7 +215,7 @@ async def send_body(
 
 
 async def _send_error(send: Send, error: ApiError, request_id: bytes) -> None:
-    extra = []
+    extra = [*error.headers]
     if error.retry_after_seconds is not None:
         extra.append((b"retry-after", b"%d" % error.retry_after_seconds))
     await send_body(send, error.status, orjson.dumps(error.body()), request_id, *extra)
