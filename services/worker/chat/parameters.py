@@ -17,6 +17,7 @@
 | background, background_options, conversation,| not sent: Antiphon does these itself             |
 | max_tool_calls, metadata,                    |                                                  |
 | previous_response_id, store                  |                                                  |
+| client_metadata                              | not sent: Codex tells OpenAI's metrics by it     |
 | access_programs, context_management, image,  | refused, unless they ask for nothing             |
 | prompt, truncation                           |                                                  |
 | messages, functions, function_call, n        | refused: they would contradict what we send      |
@@ -41,6 +42,7 @@ OWN = frozenset(
     {
         "background",
         "background_options",
+        "client_metadata",
         "conversation",
         "max_tool_calls",
         "metadata",
