@@ -86,6 +86,13 @@ INTAKE: Words = {
     "the least recently used dropped first.",
     "max_chain": "Most responses before one, by `previous_response_id`.",
     "max_history_bytes": "Most bytes of JSON in the history of a request.",
+    "limit_timeout_seconds": "How long PostgreSQL may take to judge requests of keys with limits; "
+    "above it this intake judges alone.",
+    "limit_pause_seconds": "How long it goes on alone before it asks PostgreSQL again.",
+    "limit_output_tokens": "Most output tokens that a request is estimated to use.",
+    "limit_debt_minutes": "How many minutes of its limit of tokens a key may owe "
+    "when responses used more than was estimated.",
+    "limit_reservation_hours": "How long the estimate for a response waits for its end.",
     "max_keys": "Most API keys, revoked ones included; each intake has all in memory.",
     "max_key_grace_seconds": "Longest time that an old secret stays good after a rotation.",
 }

@@ -11,6 +11,9 @@ from contracts.responses import (
     RunResponseV1,
 )
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
+from services.intake.admission.limiter import Patience, RateLimiter
+from services.intake.admission.limits_store import LimitSweeper, SharedLimits
+from services.intake.admission.settling import Settler
 from services.intake.api.app import IntakeApp
 from services.intake.api.conversations import ConversationRoutes
 from services.intake.api.create import CreateEndpoint
@@ -74,6 +77,18 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         admin_secret=settings.antiphon_admin_key.get_secret_value(),
         most=settings.max_keys,
     )
+    # A connection of its own: who is limited does not wait behind reads, nor they behind him.
+    limits_engine = create_engine(settings.database_url, pool_size=2, name="intake-limits")
+    shared_limits = SharedLimits(limits_engine, debt_minutes=settings.limit_debt_minutes)
+    limiter = RateLimiter(
+        shared_limits,
+        clock,
+        Patience(
+            answer_seconds=settings.limit_timeout_seconds,
+            pause_seconds=settings.limit_pause_seconds,
+            waiting=settings.max_open_requests,
+        ),
+    )
     key_tail = keys.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
     hubs = Hubs(
         settings.kafka_bootstrap,
@@ -107,7 +122,9 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             max_chain=settings.max_chain,
             max_history_bytes=settings.max_history_bytes,
             stream_buffer_bytes=settings.max_stream_buffer_bytes,
+            estimated_output_tokens=settings.limit_output_tokens,
         ),
+        limits=limiter,
     )
     resumer = Resumer(
         hubs,
@@ -137,7 +154,9 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             topics=(RESPONSES_COMMANDS.name, RESPONSES_LIFECYCLE.name),
             group="intake",
             types=_PROJECTED,
-            handle=Projection(store, turn_store, blobs, clock).on_messages,
+            handle=Projection(
+                store, turn_store, blobs, clock, Settler(keys.limits_of, shared_limits)
+            ).on_messages,
             pace_seconds=_PROJECTION_PACE_SECONDS,
         )
     )
@@ -211,7 +230,12 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         ),
     )
     sweeper = IdempotencySweeper(idempotency_keys)
-    parts: list[Part] = [producer, key_tail, hubs, clients, consumers, sweeper, server]
+    limit_sweeper = LimitSweeper(
+        shared_limits, limits_engine, hours=settings.limit_reservation_hours
+    )
+    parts: list[Part] = [
+        *(limit_sweeper, producer, key_tail, hubs, clients, consumers, sweeper, limiter, server)
+    ]
     for part in parts:
         runtime.add(part)
 

@@ -44,6 +44,11 @@ class IntakeSettings(ServiceSettings):
     idempotency_seconds: float = Field(86_400.0, gt=0)
     max_chain: int = Field(1_000, ge=1)
     max_history_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    limit_timeout_seconds: float = Field(0.5, gt=0)
+    limit_pause_seconds: float = Field(2.0, ge=0)
+    limit_output_tokens: int = Field(1_000, ge=0)
+    limit_debt_minutes: float = Field(10.0, ge=0)
+    limit_reservation_hours: float = Field(24.0, gt=0)
     max_keys: int = Field(100_000, ge=1)
     max_key_grace_seconds: int = Field(7 * 86_400, ge=0)
 
