@@ -15,6 +15,7 @@ from contracts.tools import ToolResultV1
 from services.kit.clock import Clock
 from services.kit.retry import Backoff
 from services.worker import sse
+from services.worker.attached import refuse_lost
 from services.worker.composer import Composer, EventWriter
 from services.worker.domain import Event, Job, fail, terminal_status
 from services.worker.errors import RequestRefusedError, UpstreamError
@@ -119,6 +120,7 @@ class Attempts:
         try:
             job = self.seals.opened(job)
             plan = self.tools.plan(job, config)
+            refuse_lost(job.files)
         except RequestRefusedError as error:
             return refused(job, error, config.name, silent, self.clock.now())
         if config.dialect == "responses" and not plan.runs_here:

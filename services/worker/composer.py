@@ -98,7 +98,7 @@ class Composer:
         """Return the finished Response, built upon its skeleton; raises `UpstreamError`."""
         request = self._turn_request()
         names = self.plan.names()
-        items = mcp_history_as_functions(self.job.input_items(), names)
+        items = mcp_history_as_functions(self.job.complete_input(), names)
         self._list_tools(items_before=self.job.input_items())
         for _ in range(self.max_turns):
             end, calls, originals = await self._turn(request, items)
@@ -127,7 +127,7 @@ class Composer:
         request = self.job.upstream_request(model=self.job.command.model, stream=True)
         request.pop("input", None)
         if "tools" in request:
-            request["tools"] = self.plan.offered
+            request["tools"] = self.job.complete_tools(self.plan.offered)
         if self.plan.runs_here:
             request.pop("max_tool_calls", None)
         if "tool_choice" in request:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from contracts.responses import RunResponseV1, TerminalStatus
+from services.worker.attached import Files, with_files, with_masks
 
 Item = dict[str, Any]
 Event = dict[str, Any]
@@ -47,6 +48,7 @@ class Job:
     request: dict[str, Any]
     history: list[Item]
     cancelled: bool = False
+    files: Files = field(default_factory=dict)
 
     @property
     def response_id(self) -> str:
@@ -60,11 +62,25 @@ class Job:
             own = [{"type": "message", "role": "user", "content": own}]
         return [*self.history, *own]
 
+    def complete_input(self) -> list[Item]:
+        """Return the whole input with the files it names as data, for a provider.
+
+        Raises `RequestRefusedError` about a file that was deleted since.
+        """
+        items = self.input_items()
+        return with_files(items, self.files) if self.files else items
+
+    def complete_tools(self, tools: list[Any]) -> list[Any]:
+        """Return tools with the files they name as data; raises as `complete_input` does."""
+        return with_masks(tools, self.files) if self.files else tools
+
     def upstream_request(self, *, model: str, stream: bool) -> dict[str, Any]:
         """Return the body for a Responses-native provider, which knows nothing of our state."""
         body = {k: v for k, v in self.request.items() if k not in _OWN_PARAMETERS}
-        if self.history:
-            body["input"] = self.input_items()
+        if self.history or self.files:
+            body["input"] = self.complete_input()
+        if self.files and isinstance(body.get("tools"), list):
+            body["tools"] = self.complete_tools(body["tools"])
         body["model"] = model
         if stream:
             body["stream"] = True

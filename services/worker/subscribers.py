@@ -21,6 +21,7 @@ from services.kit.retry import Backoff, retry
 from services.kit.tail import Tail
 from services.kit.tasks import TaskSet
 from services.worker.domain import Job
+from services.worker.files import load_files
 from services.worker.leases import LeaseKeeper
 from services.worker.outbox import Outbox, OutStream
 from services.worker.queue.rules import Parked
@@ -195,7 +196,8 @@ class CommandIntake:
         if command.payload is not None:
             stored = orjson.loads(await check_out(self._blobs, command.payload))
             request, history = stored["request"], stored["history"]
-        return Job(command, claim.attempt, request, history, claim.cancelled)
+        files = await load_files(command.files, self._blobs) if command.files else {}
+        return Job(command, claim.attempt, request, history, claim.cancelled, files)
 
 
 class Control:

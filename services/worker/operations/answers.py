@@ -82,7 +82,7 @@ class Answers:
         """Let the model write one token: the usage it reports counts template, tools and images."""
         model = str(body["model"])
         try:
-            asked = to_chat_request(body, job.input_items(), model=model)
+            asked = to_chat_request(body, job.complete_input(), model=model)
         except MALFORMED as error:
             raise _malformed(error) from error
         for name in ("stream", "stream_options", "max_tokens"):
@@ -116,7 +116,7 @@ class Answers:
                 code="unsupported_operation",
             )
         items = job.input_items()
-        end = await self._turn(job, upstream, items)
+        end = await self._turn(job, upstream, job.complete_input())
         summary = summary_of(end)
         try:
             compaction = self.seals.compaction(
