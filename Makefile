@@ -8,7 +8,7 @@ CLIENTS := .cache/clients/.ready
 LOCKS := $(wildcard requirements/*.txt) requirements/node/package-lock.json
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
-SERVICES := intake worker mcp-broker artifacts costs
+SERVICES := intake worker mcp-broker artifacts costs webhooks
 
 .PHONY: FORCE help setup demo up down status logs test check bench schemas fmt lint types migrate \
 	requirements test-compose

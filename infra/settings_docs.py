@@ -26,6 +26,7 @@ from services.intake.settings import IntakeSettings
 from services.kit.settings import ServiceSettings
 from services.mcp_broker.servers_file import ServerConfig
 from services.mcp_broker.settings import McpBrokerSettings
+from services.webhooks.settings import WebhooksSettings
 from services.worker.settings import WorkerSettings
 
 PAGE = CHECKOUT / "docs" / "admin.md"
@@ -39,6 +40,7 @@ _SERVICES: dict[str, tuple[type[ServiceSettings], words.Words]] = {
     "mcp_broker": (McpBrokerSettings, words.MCP_BROKER),
     "artifacts": (ArtifactsSettings, words.ARTIFACTS),
     "costs": (CostsSettings, words.COSTS),
+    "webhooks": (WebhooksSettings, words.WEBHOOKS),
 }
 _FILES: dict[str, tuple[type[BaseModel], words.Words]] = {
     "provider": (ProviderConfig, words.PROVIDER),

@@ -25,8 +25,9 @@ SHARED: Words = {
     "upstream_dialect": "What that provider speaks: `responses` or `chat`.",
     "upstream_api_key": "Key for that provider.",
     "antiphon_seal_secret": "Secret that items are sealed with which clients keep for us "
-    "(`encrypted_content`). Several by commas: the first seals, all open. "
-    "Unset: nothing is sealed, `/v1/responses/compact` works with `responses` providers alone.",
+    "(`encrypted_content`), and signing secrets of webhooks. Several by commas: the first seals, "
+    "all open. Unset: webhooks take `ANTIPHON_INTERNAL_TOKEN`, nothing else is sealed, "
+    "`/v1/responses/compact` works with `responses` providers alone.",
 }
 COMMON: Words = {
     "host": "Address to listen on.",
@@ -63,6 +64,7 @@ INTAKE: Words = {
     "artifacts_url": "Base URL of artifacts. Unset: `/v1/artifacts` answers 404.",
     "costs_url": "Base URL of costs. Unset: `/v1/costs` answers 404.",
     "mcp_broker_url": "Base URL of the MCP broker. Unset: `/v1/mcp` answers 404.",
+    "webhooks_url": "Base URL of webhooks. Unset: `/v1/webhook_endpoints` answers 404.",
     "events_partition": "The partition of `responses.events` that this replica reads. "
     "Unset: from a hash of the host name.",
     "max_body_bytes": "Largest request body; above it 413.",
@@ -149,6 +151,33 @@ COSTS: Words = {
     "to build a ledger in a new database.",
     "batch_records": "Most facts that are charged in one transaction.",
     "stall_seconds": "Not alive when facts wait and none was charged for so long.",
+}
+WEBHOOKS: Words = {
+    "allow_http": "Whether the URL of an endpoint may begin with `http://`.",
+    "allow_private": "Whether webhooks may go to private, loopback and link-local addresses, "
+    "metadata services of clouds among them.",
+    "allow_networks": "Networks that webhooks may go to although they are not public, such as "
+    "`10.20.0.0/16,fd12::/16`.",
+    "max_endpoints": "Most endpoints of one project.",
+    "concurrency": "Most webhooks that one instance sends at a time.",
+    "endpoint_concurrency": "Most webhooks that go to one endpoint at a time, from all instances.",
+    "connect_seconds": "How long making a connection to an endpoint may take.",
+    "timeout_seconds": "How long one attempt may take, its name and its answer included.",
+    "lease_seconds": "How long a webhook waits when the instance that was sending it has died; "
+    "more than `WEBHOOKS_TIMEOUT_SECONDS`.",
+    "poll_seconds": "How often an idle instance looks for webhooks that are due.",
+    "max_attempts": "Most attempts for one webhook.",
+    "first_retry_seconds": "Longest pause after the first failed attempt; it doubles each time.",
+    "longest_retry_seconds": "Longest pause between two attempts.",
+    "give_up_hours": "No attempt is made later than so long after the first.",
+    "trip_failures": "An endpoint that failed so often in a row gets one webhook at a time, "
+    "with pauses, until one is taken.",
+    "longest_probe_seconds": "Longest of those pauses.",
+    "keep_days": "How long deliveries that are over can be seen; longer than Kafka keeps facts, "
+    "so that none is sent again.",
+    "sweep_seconds": "Pause between two looks for old deliveries.",
+    "batch_records": "Most facts in one batch.",
+    "stall_seconds": "Not alive when facts wait and none was handled for so long.",
 }
 PROVIDER: Words = {
     "name": "Name in cost lines and logs: lower-case letters, digits, `_`, `.`, `-`.",

@@ -22,7 +22,7 @@ from tests.upstream import UpstreamProcess
 ROOT = Path(__file__).parents[1]
 FILES = ("docker-compose.yml", "infra/compose/scripted-upstream.yml")
 ON_HOST_NETWORK = "infra/compose/build-on-host-network.yml"
-SERVICES = ("intake", "worker", "mcp_broker", "artifacts", "costs")
+SERVICES = ("intake", "worker", "mcp_broker", "artifacts", "costs", "webhooks")
 TAG = "test"
 BASE = "python:3.13-slim-bookworm"
 MB = 1_000_000

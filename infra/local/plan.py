@@ -24,7 +24,7 @@ from infra.local.upstream import Upstream, local_providers
 
 SERVERS_TIER, SERVICES_TIER, INTAKE_TIER = range(3)
 MCP_SERVERS = Path(__file__).with_name("mcp_servers.toml")
-BEHIND_INTAKE = ("artifacts", "costs", "mcp_broker")
+BEHIND_INTAKE = ("artifacts", "costs", "mcp_broker", "webhooks")
 JOBS = ("migrations", "topics")
 PARTITIONS = min(RESPONSES_EVENTS.partitions, TOOLS_RESULTS.partitions)
 
@@ -134,15 +134,20 @@ class Plan:
             urls = {f"INTAKE_{name.upper()}_URL": part.url for name, part in self._behind.items()}
             return {**urls, **self._providers(), "ANTIPHON_ADMIN_KEY": self.admin_key}
         if service == "worker":
-            given = self._settings.antiphon_seal_secret
-            seal = given.get_secret_value() if given else self._credentials.seal_secret
-            return {**self._providers(), "ANTIPHON_SEAL_SECRET": seal}
+            return {**self._providers(), **self._seal_secret()}
+        if service == "webhooks":
+            return self._seal_secret()
         if service == "mcp_broker":
             return {
                 "MCP_BROKER_SERVERS": str(self._settings.mcp_broker_servers or MCP_SERVERS),
                 **mcp_programs(self._settings),
             }
         return {}
+
+    def _seal_secret(self) -> dict[str, str]:
+        given = self._settings.antiphon_seal_secret
+        seal = given.get_secret_value() if given else self._credentials.seal_secret
+        return {"ANTIPHON_SEAL_SECRET": seal}
 
     def _providers(self) -> dict[str, str]:
         file = self._upstream.providers

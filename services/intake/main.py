@@ -179,6 +179,9 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         "/v1/artifacts": settings.artifacts_url,
         "/v1/costs": settings.costs_url,
         "/v1/mcp": settings.mcp_broker_url,
+        "/v1/webhook_endpoints": settings.webhooks_url,
+        "/v1/webhook_event_types": settings.webhooks_url,
+        "/v1/webhooks": settings.webhooks_url,
     }
     routes = Routes(responses, resumer, keys, ModelList(providers, clients, clock))
     conversation_routes = ConversationRoutes(

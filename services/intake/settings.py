@@ -28,6 +28,7 @@ class IntakeSettings(ServiceSettings):
     artifacts_url: str | None = None
     costs_url: str | None = None
     mcp_broker_url: str | None = None
+    webhooks_url: str | None = None
     events_partition: int | None = Field(None, ge=0, lt=RESPONSES_EVENTS.partitions)
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     max_open_requests: int = Field(10_000, ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -49,6 +49,7 @@ class Received:
 
 
 Handler = Callable[[list[Received]], Awaitable[None]]
+Preselect = Callable[[Sequence[Record]], Awaitable[Sequence[Record]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ class Subscription:
     refuses the values of a message, sends it to the dead letters at once, any other error after
     `bug_attempts`. Up to `depth` batches are handled side by side, for handlers to which the order
     of messages means nothing. Batches are at least `pace_seconds` apart, where nobody waits for
-    each and fewer, larger ones cost less.
+    each and fewer, larger ones cost less. `preselect` says which records are worth decoding, for
+    readers that want few messages of a busy topic; it is retried as `handle` is.
     """
 
     topics: tuple[str, ...]
@@ -75,6 +77,7 @@ class Subscription:
     bug_attempts: int = 3
     depth: int = 1
     pace_seconds: float = 0.0
+    preselect: Preselect | None = None
 
 
 class _PromptConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
@@ -235,7 +238,7 @@ class _Batches:
     async def handle(self, records: tuple[Record, ...]) -> None:
         """Return when every record was handled or buried; raises when neither is possible."""
         wanted: list[tuple[Record, Received]] = []
-        for record in records:
+        for record in await self._preselected(records):
             try:
                 envelope = decode(record.value or b"")
             except ValueError as error:
@@ -255,6 +258,16 @@ class _Batches:
                 logger.warning("a batch of %d failed, handling each alone: %r", len(wanted), error)
             for record, received in wanted:
                 await self._handle_alone(record, received)
+
+    async def _preselected(self, records: Sequence[Record]) -> Sequence[Record]:
+        preselect = self._subscription.preselect
+        if preselect is None:
+            return records
+        return await retry(
+            lambda: preselect(records),
+            on=self._subscription.transient,
+            backoff=self._subscription.backoff,
+        )
 
     async def _handle_patiently(self, batch: list[Received]) -> None:
         await retry(

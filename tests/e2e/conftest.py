@@ -58,6 +58,13 @@ def stack(
         # What a worker that was killed held is taken up again after so long.
         "WORKER_LEASE_SECONDS": "3",
         "WORKER_SWEEP_SECONDS": "0.5",
+        # Endpoints of the tests are on this machine, and tried again at once.
+        "WEBHOOKS_ALLOW_HTTP": "true",
+        "WEBHOOKS_ALLOW_PRIVATE": "true",
+        "WEBHOOKS_FIRST_RETRY_SECONDS": "0.2",
+        "WEBHOOKS_POLL_SECONDS": "0.2",
+        "WEBHOOKS_TIMEOUT_SECONDS": "2.5",
+        "WEBHOOKS_LEASE_SECONDS": "3",
     }
     with running_stack(e2e_home / "stack", free_port(), settings) as running:
         yield running

@@ -17,7 +17,7 @@ from infra.local.process import LAUNCH, log_file, tail
 from infra.local.state import PartStatus, StackStatus, State, read
 from tests.e2e.waiting import until
 
-SERVICES = ("intake", "worker", "mcp_broker", "artifacts", "costs")
+SERVICES = ("intake", "worker", "mcp_broker", "artifacts", "costs", "webhooks")
 ROOT = Path(__file__).parents[2]
 UP = (sys.executable, "-m", "infra.cli.main", "up")
 START_TIMEOUT_S = 120.0
@@ -26,7 +26,7 @@ POLL_S = 0.05
 # What a person may have set for a stack of his own must not reach this one.
 FOREIGN = (
     *("UPSTREAM_", "OPENAI_", "S3_", "KAFKA_", "DATABASE_", "ANTIPHON_", "BLOB_", "LOG_"),
-    *("INTAKE_", "WORKER_", "MCP_BROKER_", "ARTIFACTS_", "COSTS_"),
+    *("INTAKE_", "WORKER_", "MCP_BROKER_", "ARTIFACTS_", "COSTS_", "WEBHOOKS_"),
 )
 
 

@@ -126,7 +126,7 @@ async def test_a_detached_stack_lists_its_parts_and_dies_with_its_supervisor(
         assert answer.returncode == 0
         parts = {part["name"]: part for part in status["parts"]}
         assert {name for name, part in parts.items() if part["state"] == "ready"} >= {
-            *("kafka", "postgres", "s3", "model", "artifacts", "costs", "mcp_broker"),
+            *("kafka", "postgres", "s3", "model", "artifacts", "costs", "mcp_broker", "webhooks"),
             *("worker", "worker-2", "intake"),
         }
         assert all(part["rss_bytes"] for part in parts.values() if part["state"] == "ready")

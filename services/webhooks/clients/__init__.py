@@ -1,0 +1,1 @@
+"""Adapters to the outside: HTTP to the endpoints, names to addresses."""

@@ -1,0 +1,114 @@
+"""Sends one webhook over HTTP: to checked addresses only, without redirects, within bounds."""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+import aiohttp
+from yarl import URL
+
+from services.webhooks.clients.resolver import CheckedResolver, Lookup
+from services.webhooks.domain.addresses import AddressRules
+from services.webhooks.errors import AddressRefusedError, UndeliveredError
+from services.webhooks.service import Answer
+
+_USER_AGENT = "Antiphon-Webhooks/1.0"
+_MAX_HEADER_BYTES = 8_190
+_MAX_RETRY_AFTER_DIGITS = 6
+
+
+class HttpSender:
+    """Implements `service.Sender`; a part with a life of its own.
+
+    Every webhook has a connection of its own: its address is checked each time, and no answer can
+    be taken for that of another.
+    """
+
+    def __init__(
+        self,
+        rules: AddressRules,
+        *,
+        connect_seconds: float,
+        total_seconds: float,
+        concurrency: int,
+        lookup: Lookup = socket.getaddrinfo,
+    ) -> None:
+        self._rules = rules
+        self._lookup = lookup
+        self._timeout = aiohttp.ClientTimeout(total=total_seconds, sock_connect=connect_seconds)
+        self._concurrency = concurrency
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Open the session."""
+        resolver = CheckedResolver(self._rules, lookup=self._lookup)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._concurrency,
+                force_close=True,
+                use_dns_cache=False,
+                family=socket.AF_UNSPEC,
+                resolver=resolver,
+                socket_factory=resolver.open_socket,
+            ),
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+        )
+
+    async def stop(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """Return the status of the answer, whose body is not read; raises `UndeliveredError`."""
+        if self._session is None:
+            raise RuntimeError("the sender is not started")
+        try:
+            # The rules may have become stricter since the endpoint was made.
+            self._rules.check_url(url)
+            async with self._session.post(
+                URL(url, encoded=True),
+                data=body,
+                headers={
+                    **headers,
+                    "content-type": "application/json",
+                    "user-agent": _USER_AGENT,
+                },
+                allow_redirects=False,
+            ) as answer:
+                result = Answer(answer.status, _retry_after(answer.headers.get("retry-after")))
+                # What it says is nobody's business, and may be without end.
+                answer.close()
+                return result
+        except AddressRefusedError as error:
+            raise UndeliveredError(f"the address is not allowed: {error}") from error
+        except TimeoutError as error:
+            raise UndeliveredError("no answer in time") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise UndeliveredError(_reason(error)) from error
+
+
+def _retry_after(value: str | None) -> timedelta | None:
+    if value is None or not (value.isascii() and value.isdigit()):
+        return None
+    return timedelta(seconds=int(value[:_MAX_RETRY_AFTER_DIGITS]))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"TLS failed: {error}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host name can't be resolved"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, PermissionError):
+            return f"the address is not allowed: {error.os_error.strerror}"
+        return f"no connection could be made: {error.os_error.strerror or 'unknown reason'}"
+    if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+        return "the connection was closed without an answer"
+    return f"the answer is not HTTP ({type(error).__name__})"

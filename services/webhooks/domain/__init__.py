@@ -1,0 +1,1 @@
+"""Rules of webhooks: endpoints, events, addresses, signatures. No I/O."""

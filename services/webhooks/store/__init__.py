@@ -1,0 +1,1 @@
+"""The tables in PostgreSQL and what is asked of them."""
