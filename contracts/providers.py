@@ -21,7 +21,8 @@ class ProviderConfig(BaseModel):
     """One upstream. Times are seconds; `models` are names or shell patterns such as `gpt-*`.
 
     `aliases` maps a model's public name to the name this provider knows. `hosted_tools` are tool
-    types the provider runs itself. `retries` counts tries after the first, before the first byte.
+    types the provider runs itself. `reasoning_field` is where a chat provider takes back what it
+    thought before. `retries` counts tries after the first, before the first byte.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +34,7 @@ class ProviderConfig(BaseModel):
     models: tuple[str, ...] = ("*",)
     aliases: dict[str, str] = Field(default_factory=dict)
     hosted_tools: frozenset[str] = frozenset()
+    reasoning_field: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
     headers: dict[str, str] = Field(default_factory=dict)
     connect_timeout_seconds: float = Field(5.0, gt=0, le=120)
     first_byte_timeout_seconds: float = Field(120.0, gt=0, le=3600)

@@ -189,6 +189,8 @@ PROVIDER: Words = {
     "aliases": "Public name of a model = the provider's own name for it.",
     "hosted_tools": "Types of tools that the provider runs itself. "
     "A `responses` provider gets types unknown to us anyway; `mcp` only when it stands here.",
+    "reasoning_field": "`chat` alone: the field of assistant messages in which it takes back what "
+    "it thought in the same turn; `none` when it refuses such a field.",
     "headers": "Further headers of every request to it.",
     "connect_timeout_seconds": "For opening a connection.",
     "first_byte_timeout_seconds": "Until the head of the answer. "

@@ -9,28 +9,38 @@ from typing import Any
 
 from services.worker.chat.content import Part, required, text_of, tool_content, user_content
 from services.worker.chat.errors import UnsupportedParameterError
+from services.worker.chat.hosted import (
+    CALLS,
+    OUTPUTS,
+    Told,
+    call_id_of,
+    open_call,
+    output_of,
+    whole_call,
+)
 from services.worker.errors import RequestRefusedError
 
 Message = dict[str, Any]
 
-# What these say is already in the messages around them, or is no business of the model.
-DROPPED_ITEMS = frozenset(
-    {
-        "code_interpreter_call",
-        "file_search_call",
-        "image_generation_call",
-        "mcp_approval_request",
-        "mcp_approval_response",
-        "mcp_list_tools",
-        "reasoning",
-        "web_search_call",
-    }
-)
+# The tools themselves are told as tools, and approvals are no business of the model.
+DROPPED_ITEMS = frozenset({"mcp_approval_request", "mcp_approval_response", "mcp_list_tools"})
 _OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
-def to_messages(items: list[dict[str, Any]], instructions: str | None) -> list[Message]:
+@dataclass(frozen=True, slots=True)
+class ReasoningBack:
+    """Where a provider takes its own reasoning back, and which: of all turns, or of the last."""
+
+    field: str
+    all_turns: bool = False
+
+
+def to_messages(
+    items: list[dict[str, Any]],
+    instructions: str | None,
+    reasoning: ReasoningBack | None = None,
+) -> list[Message]:
     """Return `instructions` and the items, oldest first, as chat messages.
 
     System texts at the very beginning become one message, because many chat templates accept
@@ -38,11 +48,16 @@ def to_messages(items: list[dict[str, Any]], instructions: str | None) -> list[M
     RequestRefusedError for a call without output or an output without call, which chat servers
     answer in as many ways as there are servers.
     """
-    conversation = _Conversation(_outputs(items))
+    conversation = _Conversation(_outputs(items), reasoning.field if reasoning else None)
     if instructions:
         conversation.system(instructions)
+    since = 0 if reasoning and reasoning.all_turns else _last_user(items)
     for number, item in enumerate(items):
-        _add(conversation, item, f"input[{number}]")
+        if item.get("type") == "reasoning":
+            if number >= since:
+                conversation.thought(_thoughts(item))
+        else:
+            _add(conversation, item, f"input[{number}]")
     return conversation.finish()
 
 
@@ -65,8 +80,10 @@ class _Call:
 class _Conversation:
     """Collects messages; text and calls of one model turn gather until its results are seen."""
 
-    def __init__(self, outputs: dict[str, deque[_Result]]) -> None:
+    def __init__(self, outputs: dict[str, deque[_Result]], reasoning_field: str | None) -> None:
         self._outputs = outputs
+        self._reasoning_field = reasoning_field
+        self._thoughts: list[str] = []
         self._messages: list[Message] = []
         self._texts: list[str] = []
         self._calls: list[_Call] = []
@@ -86,6 +103,11 @@ class _Conversation:
     def assistant(self, text: str) -> None:
         self._same_turn()
         self._texts.append(text)
+
+    def thought(self, text: str) -> None:
+        self._same_turn()
+        if text:
+            self._thoughts.append(text)
 
     def call(self, call: _Call) -> None:
         self._same_turn()
@@ -111,11 +133,13 @@ class _Conversation:
         if self._texts or self._calls:
             text = "\n".join(self._texts) if self._texts else None
             message: Message = {"role": "assistant", "content": text}
+            if self._thoughts and self._reasoning_field:
+                message[self._reasoning_field] = "\n".join(self._thoughts)
             if self._calls:
                 message["tool_calls"] = [_tool_call(call) for call in self._calls]
             self._messages.append(message)
             self._add_results()
-        self._texts, self._calls, self._answered = [], [], False
+        self._texts, self._calls, self._thoughts, self._answered = [], [], [], False
 
     def _add_results(self) -> None:
         media: list[Part] = []
@@ -148,16 +172,29 @@ def _add(conversation: _Conversation, item: dict[str, Any], where: str) -> None:
     elif kind == "custom_tool_call":
         wrapped = json.dumps({"input": required(item, "input", where)}, ensure_ascii=False)
         conversation.call(_call(item, wrapped, where))
-    elif kind in _OUTPUTS:
+    elif kind in _OUTPUTS or kind in OUTPUTS:
+        conversation.answered()
+    elif kind in CALLS:
+        told, call_id = open_call(item), call_id_of(item)
+        if not isinstance(call_id, str):
+            raise UnsupportedParameterError(f"{where}.call_id", f"'{where}.call_id' must be there.")
+        conversation.call(_Call(call_id, told.name, _arguments(told)))
+    elif (told_whole := whole_call(item)) is not None:
+        result = _Result(told_whole.text, list(told_whole.media))
+        call_id = required(item, "id", where)
+        conversation.call(_Call(call_id, told_whole.name, _arguments(told_whole), result))
         conversation.answered()
     elif kind == "mcp_call":
         arguments = required(item, "arguments", where) or "{}"
         name, call_id = required(item, "name", where), required(item, "id", where)
         conversation.call(_Call(call_id, name, arguments, _Result(_mcp_result(item))))
         conversation.answered()
+    elif kind == "compaction":
+        message = "This conversation was compacted by another provider: only it can read it."
+        raise UnsupportedParameterError(f"{where}.encrypted_content", message)
     elif kind not in DROPPED_ITEMS:
         message = f"Items of type {kind!r} are not supported by providers of dialect 'chat'."
-        raise UnsupportedParameterError(where, message)
+        raise UnsupportedParameterError(f"{where}.type", message)
 
 
 def _add_message(conversation: _Conversation, item: dict[str, Any], where: str) -> None:
@@ -178,12 +215,32 @@ def _outputs(items: list[dict[str, Any]]) -> dict[str, deque[_Result]]:
     """Find the outputs by call, since a tool message must follow its call at once."""
     outputs: dict[str, deque[_Result]] = {}
     for number, item in enumerate(items):
-        if item.get("type") in _OUTPUTS:
-            where = f"input[{number}]"
-            text, media = tool_content(item.get("output"), f"{where}.output")
-            call_id = required(item, "call_id", where)
+        kind, where = item.get("type"), f"input[{number}]"
+        if kind in _OUTPUTS or kind in OUTPUTS:
+            if kind in OUTPUTS:
+                text, media = output_of(item, where)
+                call_id = str(call_id_of(item))
+            else:
+                text, media = tool_content(item.get("output"), f"{where}.output")
+                call_id = required(item, "call_id", where)
             outputs.setdefault(call_id, deque()).append(_Result(text, media))
     return outputs
+
+
+def _last_user(items: list[dict[str, Any]]) -> int:
+    """Return where the turn that goes on began: what was thought before is over."""
+    places = (n for n, item in enumerate(items) if item.get("role") == "user")
+    return max(places, default=0)
+
+
+def _thoughts(item: dict[str, Any]) -> str:
+    """Return the reasoning itself; a summary is not what the model thought."""
+    parts = item.get("content") or ()
+    return "\n".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
+
+
+def _arguments(told: Told) -> str:
+    return json.dumps(told.arguments, ensure_ascii=False)
 
 
 def _call(item: dict[str, Any], arguments: str, where: str) -> _Call:

@@ -8,18 +8,22 @@
 | text.format, text.verbosity                  | response_format, verbosity                       |
 | reasoning.effort                             | reasoning_effort                                 |
 | reasoning.summary, .generate_summary         | nothing to ask: the whole reasoning is returned  |
-| reasoning.context, .mode                     | refused, unless the default                      |
+| reasoning.context                            | which reasoning goes back (messages.py)          |
+| reasoning.mode                               | refused, unless the default                      |
 | include message.output_text.logprobs         | logprobs: true                                   |
 | top_logprobs                                 | the same; has a meaning only with the line above |
 | include, any other value of the API          | nothing to ask: the chat API has no such output  |
 | model                                        | the provider's name of the model                 |
-| stream, stream_options                       | always a stream with usage                       |
+| stream                                       | always a stream with usage                       |
+| stream_options.include_obfuscation           | not sent: padded here (obfuscation.py)           |
+| truncation                                   | not sent: cut here (truncation.py)               |
+| prompt_cache_options.prewarm                 | refused: the answer would not be empty           |
 | background, background_options, conversation,| not sent: Antiphon does these itself             |
 | max_tool_calls, metadata,                    |                                                  |
 | previous_response_id, store                  |                                                  |
 | client_metadata                              | not sent: Codex tells OpenAI's metrics by it     |
 | access_programs, context_management, image,  | refused, unless they ask for nothing             |
-| prompt, truncation                           |                                                  |
+| personality, prompt                          |                                                  |
 | messages, functions, function_call, n        | refused: they would contradict what we send      |
 | everything else: temperature, top_p, user,   | passed as it stands                              |
 | safety_identifier, prompt_cache_*, moderation|                                                  |
@@ -51,6 +55,7 @@ OWN = frozenset(
         "store",
         "stream",
         "stream_options",
+        "truncation",
     }
 )
 TRANSLATED = frozenset(
@@ -86,9 +91,7 @@ REFUSED = {
     "messages": _Refusal("is not part of the Responses API: use 'input'"),
     "n": _Refusal("must be 1", (1,)),
     "prompt": _Refusal("refers to a template that providers of dialect 'chat' don't have"),
-    "truncation": _Refusal(
-        "must be 'disabled': providers of dialect 'chat' don't say what fits", ("disabled",)
-    ),
+    "personality": _Refusal("is not known to providers of dialect 'chat'"),
 }
 _NOTHING_TO_INCLUDE = frozenset(
     {
@@ -102,7 +105,7 @@ _NOTHING_TO_INCLUDE = frozenset(
     }
 )
 _REASONING = {
-    "context": ("auto", "current_turn"),
+    "context": ("auto", "current_turn", "all_turns"),
     "mode": ("standard",),
     "summary": ("auto", "concise", "detailed"),
     "generate_summary": ("auto", "concise", "detailed"),
@@ -140,6 +143,8 @@ def _translated(request: dict[str, Any]) -> dict[str, Any]:
     parameters |= _text(request.get("text") or {})
     parameters |= _reasoning(request.get("reasoning") or {})
     _check_include(request.get("include") or [])
+    if (request.get("prompt_cache_options") or {}).get("prewarm"):
+        raise _unknown("prompt_cache_options.prewarm")
     if wants_logprobs(request):
         parameters["logprobs"] = True
         parameters["top_logprobs"] = request.get("top_logprobs") or 0

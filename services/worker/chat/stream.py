@@ -41,6 +41,7 @@ class ChatTurn:
         self._speech: SpeechItem | None = None
         self._speech_is_reasoning = False
         self._calls = CallTable()
+        self._one_call = request.get("parallel_tool_calls") is False
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._error: dict[str, str] | None = None
@@ -143,6 +144,11 @@ class ChatTurn:
 
     def _call(self, piece: dict[str, Any]) -> list[Event]:
         slot = self._calls.find(piece)
+        if self._one_call:
+            # Many servers don't know the parameter and let the model call as it likes.
+            del self._calls.slots[1:]
+            if slot not in self._calls.slots:
+                return []
         name, arguments = function_of(piece)
         if slot.item is not None:
             # An item closed because its arguments were whole: only blanks can come later.

@@ -51,7 +51,7 @@ def _tool(tool: Tool, where: str) -> Tool:
     kind = tool.get("type")
     if kind not in ("function", "custom"):
         message = f"Tools of type {kind!r} are not supported by providers of dialect 'chat'."
-        raise UnsupportedParameterError(where, message)
+        raise UnsupportedParameterError(f"{where}.type", message)
     if not isinstance(tool.get("name"), str):
         raise UnsupportedParameterError(f"{where}.name", f"'{where}.name' must be a string.")
     _refuse_others(tool, _FUNCTION_FIELDS if kind == "function" else _CUSTOM_FIELDS, where)
@@ -59,8 +59,7 @@ def _tool(tool: Tool, where: str) -> Tool:
     if tool.get("description") is not None:
         function["description"] = tool["description"]
     if kind == "custom":
-        _check_format(tool, where)
-        return {"type": "function", "function": function | {"parameters": _CUSTOM_PARAMETERS}}
+        return {"type": "function", "function": function | _custom(tool, where)}
     function["parameters"] = tool.get("parameters") or {"type": "object", "properties": {}}
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
@@ -75,11 +74,18 @@ def _refuse_others(tool: Tool, known: frozenset[str], where: str) -> None:
             raise UnsupportedParameterError(f"{where}.{name}", message)
 
 
-def _check_format(tool: Tool, where: str) -> None:
-    kind = (tool.get("format") or {}).get("type", "text")
-    if kind != "text":
-        message = f"Input of custom tools can't be held to a {kind} by providers of dialect 'chat'."
+def _custom(tool: Tool, where: str) -> Tool:
+    """Return what holds the input of a custom tool: any text, or one that matches a pattern."""
+    wanted = tool.get("format") or {}
+    if wanted.get("type", "text") == "text":
+        return {"parameters": _CUSTOM_PARAMETERS}
+    pattern = wanted.get("definition")
+    if wanted.get("syntax") != "regex" or not isinstance(pattern, str):
+        kind = wanted.get("syntax") or wanted.get("type")
+        message = f"A custom tool's input can't be held to a {kind} by providers of dialect 'chat'."
         raise UnsupportedParameterError(f"{where}.format", message)
+    held = {"type": "string", "pattern": f"^(?:{pattern})$"}
+    return {"parameters": {**_CUSTOM_PARAMETERS, "properties": {"input": held}}, "strict": True}
 
 
 def _allowed(tools: list[Tool], choice: dict[str, Any]) -> list[Tool]:

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 import orjson
 
 from services.worker.chat.errors import UnsupportedParameterError
+from services.worker.chat.obfuscation import pad, wants_obfuscation
 from services.worker.chat.request import to_chat_request
 from services.worker.chat.stream import ChatTurn
+from services.worker.chat.truncation import is_too_long, shorter
 from services.worker.chat.turn import TurnEnd
 from services.worker.domain import TERMINAL, Event, Item
 from services.worker.errors import MALFORMED, RequestRefusedError, UpstreamError
@@ -76,7 +78,10 @@ class ChatTurns:
     ) -> AsyncGenerator[Event | TurnEnd, None]:
         """See `Turns`; raises `RequestRefusedError` for what Chat Completions cannot express."""
         try:
-            body = orjson.dumps(to_chat_request(request, items, model=model))
+            field = self._client.config.reasoning_field
+            asked = to_chat_request(
+                request, items, model=model, reasoning_field=None if field == "none" else field
+            )
         except UnsupportedParameterError as error:
             raise RequestRefusedError(
                 str(error), param=error.param, code="unsupported_parameter"
@@ -86,7 +91,8 @@ class ChatTurns:
                 f"The request has a part of another shape than expected: {error!r}."
             ) from error
         turn = ChatTurn(new_id=self._new_id, request=request)
-        chunks = _events(self._client, "/chat/completions", body, self._max_event_bytes)
+        chunks = self._fitting(asked) if request.get("truncation") == "auto" else self._ask(asked)
+        obfuscates = wants_obfuscation(request)
         async with aclosing(chunks):
             async for chunk in chunks:
                 try:
@@ -94,14 +100,38 @@ class ChatTurns:
                 except MALFORMED as error:
                     raise UpstreamError("the provider sent a chunk of another shape") from error
                 for event in events:
+                    if obfuscates:
+                        pad(event)
                     yield event
         try:
             events, end = turn.finish()
         except MALFORMED as error:
             raise UpstreamError("the provider's chunks do not fit together") from error
         for event in events:
+            if obfuscates:
+                pad(event)
             yield event
         yield end
+
+    def _ask(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        body = orjson.dumps(asked)
+        return _events(self._client, "/chat/completions", body, self._max_event_bytes)
+
+    async def _fitting(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Ask again with half of the conversation for as long as it does not fit the model."""
+        while True:
+            chunks = self._ask(asked)
+            try:
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        yield chunk
+            except UpstreamError as error:
+                rest = shorter(asked["messages"]) if is_too_long(error) else None
+                if rest is None:
+                    raise
+                asked = {**asked, "messages": rest}
+            else:
+                return
 
 
 async def _events(

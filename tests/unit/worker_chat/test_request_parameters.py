@@ -205,7 +205,9 @@ REFUSALS: list[tuple[str, dict[str, Any]]] = [
     ("messages", {"messages": []}),
     ("n", {"n": 2}),
     ("prompt", {"prompt": {"id": "pmpt_1"}}),
-    ("reasoning.context", {"reasoning": {"context": "all_turns"}}),
+    ("personality", {"personality": "friendly"}),
+    ("prompt_cache_options.prewarm", {"prompt_cache_options": {"prewarm": True}}),
+    ("reasoning.context", {"reasoning": {"context": "some_turns"}}),
     ("reasoning.mode", {"reasoning": {"mode": "pro"}}),
     ("reasoning.nonsense", {"reasoning": {"nonsense": 1}}),
     ("response_format", {"response_format": {}, "text": {"format": {"type": "json_object"}}}),
@@ -225,8 +227,7 @@ REFUSALS: list[tuple[str, dict[str, Any]]] = [
     ("tools[0].format", {"tools": [CUSTOM | {"format": GRAMMAR}]}),
     ("tools[0].name", {"tools": [{"type": "function"}]}),
     ("tools[1].defer_loading", {"tools": [OTHER, FUNCTION | {"defer_loading": True}]}),
-    ("tools[1]", {"tools": [OTHER, {"type": "web_search"}]}),
-    ("truncation", {"truncation": "auto"}),
+    ("tools[1].type", {"tools": [OTHER, {"type": "web_search"}]}),
 ]
 
 

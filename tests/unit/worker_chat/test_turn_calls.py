@@ -218,3 +218,18 @@ def test_custom_input_gets_through_whatever_the_model_makes_of_the_wrapper(
     _, end = run([call(0, name="shell"), *pieces, finished("tool_calls")], CUSTOM)
 
     assert end.output[0]["input"] == expected
+
+
+def test_a_second_call_is_not_made_when_calls_may_not_be_parallel() -> None:
+    chunks = [
+        call(0, '{"a":1}', name="f", call_id="c1"),
+        call(1, '{"b":', name="g", call_id="c2"),
+        call(1, "2}"),
+        finished("tool_calls"),
+    ]
+
+    _, end = run(chunks, {"parallel_tool_calls": False})
+
+    assert end.status == "completed"
+    assert [item["name"] for item in end.output] == ["f"]
+    assert len(run(chunks)[1].output) == 2
