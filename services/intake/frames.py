@@ -62,8 +62,12 @@ def error_event(error: ApiError, stream_id: str | None) -> dict[str, Any]:
     event: dict[str, Any] = {"type": "error", "status": error.status, **error.body()}
     if stream_id is not None:
         event["stream_id"] = stream_id
+    headers = {name.decode(): value.decode("latin-1") for name, value in error.headers}
     if error.retry_after_seconds is not None:
-        event["headers"] = {"retry-after": str(error.retry_after_seconds)}
+        headers["retry-after"] = str(error.retry_after_seconds)
+    if headers:
+        # Codex looks for them beside the error, the official packages within it.
+        event["headers"] = event["error"]["headers"] = headers
     return event
 
 

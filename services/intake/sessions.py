@@ -51,7 +51,7 @@ class Sessions:
             if create.generate:
                 told = self._generate(context, create, key)
             else:
-                told = self._warm_up(context, create)
+                told = self._warm_up(context, create, key)
             async with aclosing(told) as parts:
                 async for texts, result in parts:
                     if result is not None:
@@ -138,12 +138,12 @@ class Sessions:
                 yield texts, None
 
     async def _warm_up(
-        self, context: Context, create: Create
+        self, context: Context, create: Create, key: ApiKey
     ) -> AsyncGenerator[tuple[list[bytes], Context | None], None]:
         """Tell of a response without output that no provider was asked for and nobody stores."""
         body, _ = create.body_after(context)
         request = parse_create(body)
-        if not self._responses.providers.serving(request.model):
+        if not self._responses.providers.serving(request.model) or not key.allows(request.model):
             raise model_not_found(request.model)
         now = int(self._responses.clock.now().timestamp())
         response = queued_response(new_id("resp"), body, now) | {"status": "in_progress"}

@@ -88,6 +88,7 @@ async def refuse_handshake(send: Send, error: ApiError) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"x-request-id", new_id("req").encode()),
+        *error.headers,
     ]
     if error.retry_after_seconds is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
