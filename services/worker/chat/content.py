@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from services.worker.chat.errors import UnsupportedParameterError
+from services.worker.chat.files import file_part
 
 Part = dict[str, Any]
 _TEXT_FIELDS = {
@@ -94,10 +95,7 @@ def _image(part: Part, where: str) -> Part:
 
 def _file(part: Part, where: str) -> Part:
     _refuse_references(part, where, ("file_id", "file_url"))
-    file: Part = {"file_data": required(part, "file_data", where)}
-    if part.get("filename") is not None:
-        file["filename"] = part["filename"]
-    return {"type": "file", "file": file}
+    return file_part(part, required(part, "file_data", where), where)
 
 
 def _audio(part: Part, where: str) -> Part:
