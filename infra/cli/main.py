@@ -30,9 +30,10 @@ topics.command(
 topics.command("infra.cli.topics:diff", name="diff", help="Show what `apply` would change.")
 app.command(topics)
 
-keys = App(name="keys", help="Create, list and revoke API keys of the running stack.")
+keys = App(name="keys", help="Create, list, rotate and revoke API keys of the running stack.")
 keys.command("infra.cli.keys:create", name="create", help="Create a key and print it once.")
 keys.command("infra.cli.keys:list_keys", name="list", help="List all keys.")
+keys.command("infra.cli.keys:rotate", name="rotate", help="Give a key a new secret.")
 keys.command("infra.cli.keys:revoke", name="revoke", help="Revoke a key by its id.")
 app.command(keys)
 

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-PIPE_WIDTH = 200
+_WIDEST = 100_000
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -40,5 +40,9 @@ def table_of(*columns: str) -> Table:
 
 
 def show(table: Table) -> None:
-    """Print a table, in a pipe as wide as it needs to be."""
-    out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
+    """Print a table, in a pipe as wide as it needs to be, so that a row is a line."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    needed = out.measure(table, options=out.options.update(width=_WIDEST)).maximum
+    out.print(table, width=max(1, needed))
