@@ -15,6 +15,7 @@ from services.kit.clock import Clock
 from services.kit.ids import created_ms
 
 _YOUNG_SECONDS = 60.0
+_SETTLE_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
 _MOST_TOLD = 10_000
@@ -64,6 +65,24 @@ class Reader:
                 return row
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def settled(self, row: StoredResponse) -> StoredResponse:
+        """Return the response again once its end is there, within a bound; else as it is.
+
+        For responses that are not in the background. Who knows the id of one that was asked for as
+        JSON has its answer, perhaps from another replica. Who knows that of a stream may have its
+        end from another replica, so that it is given a moment.
+        """
+        wait_seconds = self._wait_seconds
+        if row.stream and not self.has_told(row.response_id):
+            wait_seconds = min(wait_seconds, _SETTLE_SECONDS)
+        deadline = min(self._deadline(row.response_id), self._clock.monotonic() + wait_seconds)
+        pause = _FIRST_PAUSE_SECONDS
+        while row.response is None and self._clock.monotonic() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            row = await self._store.get(row.response_id, project=row.project) or row
+        return row
 
     async def finished_chain(
         self, response_id: str, *, project: str, most: int

@@ -327,6 +327,10 @@ class Responses:
     async def retrieve(self, response_id: str, key: ApiKey) -> bytes:
         """Return the Response object as JSON, as it is now; raises `ApiError` (404)."""
         row = await self.find(response_id, key)
+        if row.response is None and not row.background:
+            row = await self.reader.settled(row)
+        if row.deleted:
+            raise response_not_found(response_id)
         if row.response is not None:
             return row.response.encode()
         created = (created_ms(row.response_id) or 0) // 1000

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _ID = re.compile(r"conv_[0-9a-f]{32}")
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
+_SETTLE_SECONDS = 0.25
 
 
 class Turns(Protocol):
@@ -90,11 +91,17 @@ class TurnTaker:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def caught_up(self, conversation_id: str, told: Callable[[str], bool]) -> None:
-        """Wait, within the bound, until what clients were `told` here is in the conversation."""
-        deadline = self.clock.monotonic() + self.wait_seconds
+        """Wait, within the bound, until what clients were `told` here is in the conversation.
+
+        What they may have been told by another replica is given a moment.
+        """
+        began = self.clock.monotonic()
+        settled = began + min(self.wait_seconds, _SETTLE_SECONDS)
         pause = _FIRST_PAUSE_SECONDS
-        while any(told(response_id) for response_id in await self.turns.open(conversation_id)):
-            if self.clock.monotonic() >= deadline:
+        while running := await self.turns.open(conversation_id):
+            now = self.clock.monotonic()
+            deadline = began + self.wait_seconds if any(map(told, running)) else settled
+            if now >= deadline:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import ClientSession
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from openai import AsyncOpenAI
 
+from contracts.topics import RESPONSES_EVENTS
 from infra.local.ports import HOST
 from infra.local.state import State
 from tests.e2e.stack import Stack
@@ -31,6 +34,20 @@ class Replica:
     def kill(self) -> None:
         """Kill it at once."""
         self.killed.append(self.stack.kill(self.name))
+
+    async def drop_events(self) -> None:
+        """Let Kafka drop all events of streams, as when their time has passed."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.stack.kafka_bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_records(
+                {
+                    TopicPartition(RESPONSES_EVENTS.name, partition): RecordsToDelete(-1)
+                    for partition in range(RESPONSES_EVENTS.partitions)
+                }
+            )
+        finally:
+            await admin.close()
 
     async def again(self) -> None:
         """Wait until it is ready after it was killed."""

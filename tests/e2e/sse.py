@@ -51,6 +51,12 @@ class Reader:
         while not self.told or self.told[-1]["sequence_number"] < number:
             assert await self._next(), "the stream ended early"
 
+    async def until_some(self, number: int) -> None:
+        """Read on until the event with that sequence number has come, or the stream ends."""
+        while not self.told or self.told[-1]["sequence_number"] < number:
+            if not await self._next():
+                return
+
     async def rest(self) -> list[Event]:
         """Read to the end and return all events from the first one on."""
         while await self._next():
