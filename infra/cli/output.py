@@ -44,5 +44,7 @@ def show(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
         return
-    needed = out.measure(table, options=out.options.update(width=_WIDEST)).maximum
-    out.print(table, width=max(1, needed))
+    # A console never prints wider than it is, and in a pipe it takes itself for 80 columns.
+    wide = Console(file=out.file, width=_WIDEST, highlight=False)
+    needed = wide.measure(table).maximum
+    Console(file=out.file, width=max(1, needed), highlight=False).print(table)
