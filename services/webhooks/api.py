@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +18,7 @@ from services.kit.clock import Clock
 from services.kit.http import NotInternalError, error_response, internal_caller
 from services.kit.ids import new_id, uuid7_hex
 from services.webhooks import parameters
-from services.webhooks.domain.endpoints import Attempt, Delivery, Endpoint
+from services.webhooks.domain.endpoints import Endpoint
 from services.webhooks.domain.events import EVENT_TYPES
 from services.webhooks.errors import (
     DeliveryNotFoundError,
@@ -31,6 +30,7 @@ from services.webhooks.errors import (
     UndeliveredError,
 )
 from services.webhooks.service import Registry
+from services.webhooks.views import delivery_object, endpoint_object, page
 
 logger = logging.getLogger(__name__)
 PREFIXES = ("/v1/webhook_endpoints", "/v1/webhooks")
@@ -80,7 +80,7 @@ class Api:
         project = self._project(request)
         limit, after = parameters.page_of(request.query_params)
         found = await self._registry.page(project=project, limit=limit, after=after)
-        return _page([_endpoint(one) for one in found], limit)
+        return _listed([endpoint_object(one) for one in found], limit)
 
     async def _create(self, request: Request) -> Response:
         project = self._project(request)
@@ -106,12 +106,14 @@ class Api:
             updated_at=now,
         )
         endpoint, secret = await self._registry.create(new)
-        return JSONResponse({**_endpoint(endpoint), "signing_secret": secret})
+        return JSONResponse({**endpoint_object(endpoint), "signing_secret": secret})
 
     async def _get(self, request: Request) -> Response:
         project = self._project(request)
         parameters.only_project(request.query_params)
-        return JSONResponse(_endpoint(await self._registry.find(_id(request), project=project)))
+        return JSONResponse(
+            endpoint_object(await self._registry.find(_id(request), project=project))
+        )
 
     async def _update(self, request: Request) -> Response:
         project = self._project(request)
@@ -121,7 +123,7 @@ class Api:
             _id(request), wish, project=project, at=self._clock.now()
         )
         self._wake()
-        return JSONResponse(_endpoint(endpoint))
+        return JSONResponse(endpoint_object(endpoint))
 
     async def _delete(self, request: Request) -> Response:
         project = self._project(request)
@@ -139,7 +141,7 @@ class Api:
         endpoint, secret = await self._registry.rotate_secret(
             _id(request), project=project, keep_old=keep_old, at=self._clock.now()
         )
-        return JSONResponse({**_endpoint(endpoint), "signing_secret": secret})
+        return JSONResponse({**endpoint_object(endpoint), "signing_secret": secret})
 
     async def _test(self, request: Request) -> Response:
         project = self._project(request)
@@ -167,7 +169,7 @@ class Api:
         project = self._project(request)
         query = parameters.delivery_query(request.query_params)
         found = await self._registry.deliveries(_id(request), query, project=project)
-        return _page([_delivery(one) for one in found], query.limit)
+        return _listed([delivery_object(one) for one in found], query.limit)
 
     async def _resend(self, request: Request) -> Response:
         project = self._project(request)
@@ -179,7 +181,7 @@ class Api:
             at=self._clock.now(),
         )
         self._wake()
-        return JSONResponse(_delivery(delivery))
+        return JSONResponse(delivery_object(delivery))
 
 
 async def _body(request: Request) -> bytes:
@@ -206,66 +208,8 @@ def _path(request: Request, name: str, missing: Callable[[str], Exception]) -> s
     return value
 
 
-def _page(found: Sequence[dict[str, Any]], limit: int) -> Response:
-    data = found[:limit]
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": len(found) > limit,
-        }
-    )
-
-
-def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "id": endpoint.id,
-        "object": "webhook_endpoint",
-        "created_at": _seconds(endpoint.created_at),
-        "updated_at": _seconds(endpoint.updated_at),
-        "name": endpoint.name,
-        "url": endpoint.url,
-        "event_types": list(endpoint.event_types),
-        "signing_secret_hint": endpoint.secret_hint,
-        "project": endpoint.project,
-        "responses": endpoint.responses,
-        "enabled": endpoint.enabled,
-        "disabled_reason": endpoint.disabled_reason,
-        "failures_in_a_row": endpoint.failures,
-        "paused_until": _seconds(endpoint.paused_until),
-    }
-
-
-def _delivery(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "id": delivery.id,
-        "object": "webhook_delivery",
-        "webhook_endpoint_id": delivery.endpoint_id,
-        "event_id": delivery.event_id,
-        "event_type": delivery.event_type,
-        "response_id": delivery.response_id,
-        "status": delivery.state,
-        "attempts": delivery.attempts,
-        "last_attempts": [_attempt(one) for one in reversed(delivery.last_attempts)],
-        "next_attempt_at": _seconds(delivery.due_at),
-        "created_at": _seconds(delivery.created_at),
-        "finished_at": _seconds(delivery.finished_at),
-    }
-
-
-def _attempt(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "at": _seconds(attempt.at),
-        "status_code": attempt.status_code,
-        "error": attempt.error,
-        "latency_ms": attempt.latency_ms,
-    }
-
-
-def _seconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp())
+def _listed(found: Sequence[dict[str, Any]], limit: int) -> Response:
+    return JSONResponse(page(found, limit))
 
 
 def _refusal(status: int, code: str) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -18,7 +18,8 @@ from services.kit.tasks import TaskSet
 from services.webhooks.domain.endpoints import Attempt, Claim, Outcome, RetryRule
 from services.webhooks.domain.events import payload
 from services.webhooks.errors import SecretLostError, UndeliveredError
-from services.webhooks.service import SecretKeeper, Sender
+from services.webhooks.secrets import SecretKeeper
+from services.webhooks.service import Sender
 
 logger = logging.getLogger(__name__)
 _OUTAGE = Backoff(first_seconds=0.2, longest_seconds=5.0)

@@ -21,7 +21,8 @@ from services.kit.seal import Sealer
 from services.webhooks.api import ERRORS, Api
 from services.webhooks.clients.sender import HttpSender
 from services.webhooks.dispatcher import Dispatcher, Pace
-from services.webhooks.service import Registry, SecretKeeper
+from services.webhooks.secrets import SecretKeeper
+from services.webhooks.service import Registry
 from services.webhooks.settings import WebhooksSettings
 from services.webhooks.store.deliveries import PostgresDeliveries
 from services.webhooks.store.endpoints import PostgresEndpoints
