@@ -61,7 +61,7 @@ LOCAL: Words = {
     "log_format": "Passed on to the services.",
 }
 INTAKE: Words = {
-    "artifacts_url": "Base URL of artifacts. Unset: `/v1/artifacts` answers 404.",
+    "artifacts_url": "Base URL of artifacts. Unset: `/v1/artifacts` and `/v1/files` answer 404.",
     "costs_url": "Base URL of costs. Unset: `/v1/costs` answers 404.",
     "mcp_broker_url": "Base URL of the MCP broker. Unset: `/v1/mcp` answers 404.",
     "webhooks_url": "Base URL of webhooks. Unset: `/v1/webhook_endpoints` answers 404.",
@@ -87,6 +87,8 @@ INTAKE: Words = {
     "websocket_context_bytes": "What may be kept for the next turns of all WebSockets, "
     "the least recently used dropped first.",
     "max_chain": "Most responses before one, by `previous_response_id`.",
+    "max_request_files": "Most places where a request, with what precedes it, may name files.",
+    "max_request_file_bytes": "Most bytes of the files that a request names, with what precedes it.",
     "max_history_bytes": "Most bytes of JSON in the history of a request.",
     "limit_timeout_seconds": "How long PostgreSQL may take to judge requests of keys with limits; "
     "above it this intake judges alone.",
@@ -144,6 +146,14 @@ ARTIFACTS: Words = {
     "remember_deleted_days": "How long a deleted response is remembered, "
     "so that a late fact does not bring it back.",
     "stall_seconds": "Not alive when facts wait and none was handled for so long.",
+    "max_upload_bytes": "Largest file that a client may upload; above it 413.",
+    "max_uploads": "Most uploads that are open at once, each with up to 10 MiB of memory; "
+    "above it 503.",
+    "upload_idle_seconds": "How long an upload may send nothing before it is given up.",
+    "batch_files_days": "How long files with the purpose `batch` stay, unless `expires_after` "
+    "says otherwise.",
+    "sweep_files_seconds": "Pause between two looks for files whose time is over. "
+    "They are not readable a moment longer; their bytes are.",
 }
 COSTS: Words = {
     "prices": "A [price file](#prices) of your own, which counts before published prices.",

@@ -23,9 +23,10 @@ from services.intake.api.keys import KeyRoutes
 from services.intake.api.operations import OperationRoutes
 from services.intake.api.routes import Routes
 from services.intake.api.websocket import SocketBounds, WebSocketEndpoint
-from services.intake.clients import HttpClients, ModelList
+from services.intake.clients import ArtifactFiles, HttpClients, ModelList
 from services.intake.conversation_store import ConversationStore
 from services.intake.conversations import Conversations
+from services.intake.files import RequestFiles
 from services.intake.history import Reader
 from services.intake.idempotency import Idempotency
 from services.intake.idempotency_store import IdempotencyStore
@@ -106,7 +107,10 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         max_bytes=settings.max_history_bytes,
     )
     turns = TurnTaker(turn_store, clock, wait_seconds=settings.projection_wait_seconds)
+    clients = HttpClients()
+    files = _request_files(settings, clients)
     responses = Responses(
+        files=files,
         producer=producer,
         hub=hubs.own,
         reader=reader,
@@ -160,7 +164,6 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
             pace_seconds=_PROJECTION_PACE_SECONDS,
         )
     )
-    clients = HttpClients()
     watch = ProgressWatch(consumers.lag, clock, seconds=_LIVENESS_SECONDS)
 
     consumers.on_activity = watch.handled
@@ -177,6 +180,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     )
     owners = {
         "/v1/artifacts": settings.artifacts_url,
+        "/v1/files": settings.artifacts_url,
         "/v1/costs": settings.costs_url,
         "/v1/mcp": settings.mcp_broker_url,
         "/v1/webhook_endpoints": settings.webhooks_url,
@@ -185,7 +189,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     }
     routes = Routes(responses, resumer, keys, ModelList(providers, clients, clock))
     conversation_routes = ConversationRoutes(
-        Conversations(ConversationStore(engine), turns, reader.has_told, clock),
+        Conversations(ConversationStore(engine), turns, reader.has_told, clock, files),
         InputItems(reader, turns, max_chain=settings.max_chain),
         keys,
         max_body_bytes=settings.max_body_bytes,
@@ -241,6 +245,18 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     ]
     for part in parts:
         runtime.add(part)
+
+
+def _request_files(settings: IntakeSettings, clients: HttpClients) -> RequestFiles | None:
+    """Return what finds the files of requests; None when their owner's address is not known."""
+    if settings.artifacts_url is None:
+        return None
+    token = settings.antiphon_internal_token.get_secret_value()
+    return RequestFiles(
+        ArtifactFiles(clients, base_url=settings.artifacts_url, internal_token=token),
+        max_files=settings.max_request_files,
+        max_bytes=settings.max_request_file_bytes,
+    )
 
 
 def main() -> None:

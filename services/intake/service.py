@@ -27,6 +27,7 @@ from services.intake.errors import (
     response_not_found,
     unavailable,
 )
+from services.intake.files import RequestFiles, names_files
 from services.intake.history import Reader, items_of
 from services.intake.keys import ApiKey
 from services.intake.lanes import Context
@@ -120,6 +121,7 @@ class Responses:
     clock: Clock
     bounds: Bounds
     limits: RateLimiter | None = None
+    files: RequestFiles | None = None
     _open: int = 0
 
     @property
@@ -305,6 +307,8 @@ class Responses:
                 self.blobs, key=f"{command.response_id}-request", payload=payload
             )
         except OSError as error:
+        if self.files is not None and names_files(body, history):
+            command = await self.files.attach(command, body, history)
             raise unavailable("The request could not be stored, try again.") from error
         if claim is not None:
             raw = {"payload": orjson.dumps(claim.model_dump())}

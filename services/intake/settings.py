@@ -44,6 +44,8 @@ class IntakeSettings(ServiceSettings):
     websocket_context_bytes: int = Field(256 * 1024 * 1024, ge=0)
     idempotency_seconds: float = Field(86_400.0, gt=0)
     max_chain: int = Field(1_000, ge=1)
+    max_request_files: int = Field(50, ge=1, le=1000)
+    max_request_file_bytes: int = Field(50 * 1024 * 1024, ge=1)
     max_history_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     limit_timeout_seconds: float = Field(0.5, gt=0)
     limit_pause_seconds: float = Field(2.0, ge=0)
