@@ -56,6 +56,9 @@ class Follower:
         size = len(entry.payload)
         if self._entries and self._bytes + size > self._limit_bytes:
             self._overflowed = True
+            # The reader may stay stuck for long: nothing is held for it meanwhile.
+            self._entries.clear()
+            self._bytes = 0
         else:
             self._entries.append(entry)
             self._bytes += size
@@ -63,7 +66,7 @@ class Follower:
 
     def beat(self) -> None:
         """Queue a heartbeat when nothing else is there to keep the connection alive."""
-        if not self._entries:
+        if not self._entries and not self._overflowed:
             self._entries.append(Entry(self.response_id, 0, 0, HEARTBEAT))
             self._wake()
 
@@ -81,7 +84,7 @@ class Follower:
 
         Raises `SlowReaderError` once the buffer went over its bound.
         """
-        while not self._entries and not self._left:
+        while not (self._entries or self._left or self._overflowed):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._overflowed:
