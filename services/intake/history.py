@@ -25,7 +25,10 @@ class StoredResponses(Protocol):
     """Where finished and running responses are read from."""
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
-        """Return a response of the project, or the mark of a deleted one; None if none was."""
+        """Return a response of the project; None if none was projected yet.
+
+        One that is `deleted` is a mark: it is there no more, or not for this project.
+        """
         ...
 
     async def chain(self, response_id: str, *, project: str, most: int) -> list[StoredResponse]:
@@ -95,6 +98,8 @@ class Reader:
             finished = bool(chain) and chain[-1].response is not None
             if finished and is_whole(chain):
                 break
+            if not chain and await self._is_gone(response_id, project):
+                raise _unusable(response_id, found=False)
             if self._clock.monotonic() >= deadline:
                 if finished:
                     break
@@ -119,6 +124,11 @@ class Reader:
                 return chain
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _is_gone(self, response_id: str, project: str) -> bool:
+        """Whether it was deleted or is another project's: no projection will bring it."""
+        row = await self._store.get(response_id, project=project)
+        return row is not None and row.deleted
 
     def _deadline(self, response_id: str) -> float:
         """Only a young id of ours can be one that the projection will still bring."""

@@ -378,6 +378,6 @@ def _principal(request: CreateResponse, key: ApiKey) -> Principal:
     return Principal(
         project=key.project,
         key_id=key.key_id,
-        user=request.safety_identifier or request.user or key.user,
+        user=key.user or request.safety_identifier or request.user,
         chat=metadata.get("chat_id"),
     )

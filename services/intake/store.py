@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text, select, text
+from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text, case, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.domain import AcceptedRow, FinishedRow, StoredResponse
@@ -46,9 +46,6 @@ _READ = (
     RESPONSES.c.events_partition,
     RESPONSES.c.previous_response_id,
     RESPONSES.c.last_sequence_number,
-    RESPONSES.c.request,
-    RESPONSES.c.response,
-    RESPONSES.c.deleted_at.is_not(None),
 )
 _CHAIN = text("""
     WITH RECURSIVE chain AS (
@@ -170,10 +167,18 @@ class ResponseStore:
             return bool(found.scalar_one())
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
-        """Return a response of the project, or the mark of a deleted one; None if none was."""
-        query = select(*_READ).where(
+        """Return a response of the project, or a mark without content; None if none was.
+
+        The mark says that there is nothing to wait for: it was deleted, or is of another project.
+        """
+        own = RESPONSES.c.project == project
+        query = select(
+            *_READ,
+            case((own, RESPONSES.c.request)),
+            case((own, RESPONSES.c.response)),
+            RESPONSES.c.deleted_at.is_not(None) | ~own,
+        ).where(
             RESPONSES.c.response_id == response_id,
-            RESPONSES.c.project == project,
             RESPONSES.c.request.is_not(None)
             | RESPONSES.c.response.is_not(None)
             | RESPONSES.c.deleted_at.is_not(None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -25,6 +26,8 @@ from contracts.responses import (
     TerminalStatus,
 )
 from services.intake.domain import StoredResponse
+from services.intake.errors import ApiError
+from services.intake.history import Reader
 from services.intake.store import ResponseStore
 from services.intake.subscribers import Projection
 from services.intake.turns_store import TurnStore
@@ -33,6 +36,7 @@ from services.kit.claimcheck import check_in
 from services.kit.clock import SystemClock
 from services.kit.consumer import Received
 from services.kit.database import refuses_values
+from services.kit.ids import new_id
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PROJECT = "proj_a"
@@ -204,8 +208,23 @@ async def test_what_is_not_to_be_stored_is_not(view: View) -> None:
 
 async def test_another_project_sees_nothing(view: View) -> None:
     await view.learn(accepted("r"), finished("r"))
-    assert await view.store.get("r", project="proj_b") is None
+    mark = await view.store.get("r", project="proj_b")
+    assert mark is not None
+    assert (mark.deleted, mark.request, mark.response) == (True, None, None)
     assert await view.store.chain("r", project="proj_b", most=10) == []
+
+
+async def test_another_project_is_told_at_once_and_does_not_wait_for_the_projection(
+    view: View,
+) -> None:
+    young = new_id("resp")
+    await view.learn(accepted(young), finished(young))
+    reader = Reader(view.store, SystemClock(), wait_seconds=60)
+    async with asyncio.timeout(10):
+        assert await reader.get(young, project="proj_b") is None
+        with pytest.raises(ApiError) as caught:
+            await reader.finished_chain(young, project="proj_b", most=10)
+    assert caught.value.code == "previous_response_not_found"
 
 
 async def test_large_payloads_are_read_from_where_they_are(view: View) -> None:
