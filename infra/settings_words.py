@@ -88,7 +88,7 @@ INTAKE: Words = {
     "the least recently used dropped first.",
     "max_chain": "Most responses before one, by `previous_response_id`.",
     "max_request_files": "Most places where a request, with what precedes it, may name files.",
-    "max_request_file_bytes": "Most bytes of the files that a request names, with what precedes it.",
+    "max_request_file_bytes": "Most bytes of files in a request, with what precedes it.",
     "max_history_bytes": "Most bytes of JSON in the history of a request.",
     "limit_timeout_seconds": "How long PostgreSQL may take to judge requests of keys with limits; "
     "above it this intake judges alone.",

@@ -9,6 +9,7 @@ from typing import Any, cast
 from starlette.routing import BaseRoute, Route
 
 from services.artifacts.api import Api
+from services.artifacts.files.api import FilesApi
 from services.costs.api import create_app
 from services.intake.api.app import CREATE_PATH
 from services.intake.api.conversations import ConversationRoutes
@@ -31,6 +32,7 @@ def served() -> set[str]:
         *ConversationRoutes(NOTHING, NOTHING, NOTHING, max_body_bytes=1).routes(),
         *KeyRoutes(NOTHING, NOTHING, max_grace_seconds=0).routes(),
         *Api(NOTHING, token="").routes(),
+        *FilesApi(NOTHING, token="", idle_seconds=1).routes(),
         *create_app(NOTHING, token="", health=health_routes(Health())).routes,
         *api_routes(list, token=""),
     ]
