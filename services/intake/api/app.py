@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from services.intake.api.create import (
     ClientGoneError,
@@ -72,6 +72,19 @@ class IntakeApp:
             await self._socket(scope, receive, send)
             return
         await self._rest(scope, receive, _with_request_id(send))
+
+    def served(self) -> list[tuple[str, str]]:
+        """Return method and path of all that is answered here; a mount has the method `*`."""
+        found = [("POST", CREATE_PATH)]
+        if self._sockets is not None:
+            found.append(("WEBSOCKET", CREATE_PATH))
+        for route in self._rest.routes:
+            if isinstance(route, Route):
+                methods = (route.methods or {"GET"}) - {"HEAD"}
+                found += [(method, route.path) for method in sorted(methods)]
+            else:
+                found.append(("*", str(getattr(route, "path", route))))
+        return found
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._sockets is None or scope["path"] != CREATE_PATH:
