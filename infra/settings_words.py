@@ -66,7 +66,7 @@ INTAKE: Words = {
     "mcp_broker_url": "Base URL of the MCP broker. Unset: `/v1/mcp` answers 404.",
     "webhooks_url": "Base URL of webhooks. Unset: `/v1/webhook_endpoints` answers 404.",
     "events_partition": "The partition of `responses.events` that this replica reads. "
-    "Unset: from a hash of the host name.",
+    "Unset: the first that no other replica reads.",
     "max_body_bytes": "Largest request body; above it 413.",
     "max_open_requests": "Most requests that wait for an answer at once; above it 429.",
     "max_stream_buffer_bytes": "What may wait for a slow reader of a stream. "

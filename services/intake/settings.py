@@ -55,8 +55,8 @@ class IntakeSettings(ServiceSettings):
     max_keys: int = Field(100_000, ge=1)
     max_key_grace_seconds: int = Field(7 * 86_400, ge=0)
 
-    def partition(self) -> int:
-        """Return this replica's partition of `responses.events`; sharing one is harmless."""
+    def preferred_partition(self) -> int:
+        """Return the partition of `responses.events` to read if it is free, or was given."""
         if self.events_partition is not None:
             return self.events_partition
         return zlib.crc32(socket.gethostname().encode()) % RESPONSES_EVENTS.partitions
