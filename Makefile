@@ -52,12 +52,14 @@ check: $(READY) ## Lint, formatting, types, import rules, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m infra.schemas --check
+	$(BIN)/python -m infra.openapi --check
 
 bench: $(READY) ## Measure throughput and added latency against a cheap local upstream
 	@$(BIN)/python -m tests.load
 
-schemas: $(READY) ## Generate JSON Schemas, AsyncAPI and the table of topics from the contracts
+schemas: $(READY) ## Generate JSON Schemas, AsyncAPI, OpenAPI and the table of topics
 	$(BIN)/python -m infra.schemas
+	$(BIN)/python -m infra.openapi
 
 fmt: $(READY) ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only --quiet .
