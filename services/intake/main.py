@@ -10,7 +10,7 @@ from contracts.responses import (
     ResponseStartedV1,
     RunResponseV1,
 )
-from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
+from contracts.topics import RESPONSES_COMMANDS, RESPONSES_EVENTS, RESPONSES_LIFECYCLE
 from services.intake.admission.limiter import Patience, RateLimiter
 from services.intake.admission.limits_store import LimitSweeper, SharedLimits
 from services.intake.admission.settling import Settler
@@ -36,6 +36,7 @@ from services.intake.keys import ApiKeys
 from services.intake.operations import Operations
 from services.intake.lanes import Contexts
 from services.intake.resume import Resumer
+from services.intake.seats import Seat
 from services.intake.service import Bounds, Responses
 from services.intake.sessions import Sessions
 from services.intake.settings import IntakeSettings
@@ -91,9 +92,10 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         ),
     )
     key_tail = keys.tail(settings.kafka_bootstrap, dead_letters=dead_letters)
+    seat = _seat(settings)
     hubs = Hubs(
         settings.kafka_bootstrap,
-        own_partition=settings.partition(),
+        own_partition=await seat.take() if seat else settings.preferred_partition(),
         dead_letters=dead_letters,
         heartbeat_seconds=settings.heartbeat_seconds,
     )
@@ -243,6 +245,8 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     parts: list[Part] = [
         *(limit_sweeper, producer, key_tail, hubs, clients, consumers, sweeper, limiter, server)
     ]
+    if seat is not None:
+        runtime.add(seat)
     for part in parts:
         runtime.add(part)
 
@@ -256,6 +260,17 @@ def _request_files(settings: IntakeSettings, clients: HttpClients) -> RequestFil
         ArtifactFiles(clients, base_url=settings.artifacts_url, internal_token=token),
         max_files=settings.max_request_files,
         max_bytes=settings.max_request_file_bytes,
+    )
+
+
+def _seat(settings: IntakeSettings) -> Seat | None:
+    """Return what finds this replica a partition of its own; None when it was given one."""
+    if settings.events_partition is not None:
+        return None
+    return Seat(
+        create_engine(settings.database_url, pool_size=1, name="intake-seat"),
+        partitions=RESPONSES_EVENTS.partitions,
+        preferred=settings.preferred_partition(),
     )
 
 
