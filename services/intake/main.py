@@ -20,6 +20,7 @@ from services.intake.api.create import CreateEndpoint
 from services.intake.api.forward import Forwarder
 from services.intake.api.keyed import KeyedCreate
 from services.intake.api.keys import KeyRoutes
+from services.intake.api.openapi import openapi_routes
 from services.intake.api.operations import OperationRoutes
 from services.intake.api.routes import Routes
 from services.intake.api.websocket import SocketBounds, WebSocketEndpoint
@@ -33,8 +34,8 @@ from services.intake.idempotency_store import IdempotencyStore
 from services.intake.idempotency_sweeper import IdempotencySweeper
 from services.intake.input_items import InputItems
 from services.intake.keys import ApiKeys
-from services.intake.operations import Operations
 from services.intake.lanes import Contexts
+from services.intake.operations import Operations
 from services.intake.resume import Resumer
 from services.intake.seats import Seat
 from services.intake.service import Bounds, Responses
@@ -57,7 +58,7 @@ from services.kit.runtime import Part, Runtime, run_service
 from services.kit.websockets import WebSocketBounds
 
 _LIVENESS_SECONDS = 60.0
-_PROJECTION_PACE_SECONDS = 0.025
+_PROJECTION_PACE_SECONDS = 0.05
 _IDEMPOTENCY_PATIENCE_SECONDS = 1.0
 _PROJECTED = frozenset(
     contract.TYPE
@@ -210,6 +211,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         ),
         [
             *health_routes(health),
+            *openapi_routes(),
             *operation_routes.routes(),
             *routes.routes(),
             *conversation_routes.routes(),
