@@ -58,6 +58,8 @@ def stack(
         # What a worker that was killed held is taken up again after so long.
         "WORKER_LEASE_SECONDS": "3",
         "WORKER_SWEEP_SECONDS": "0.5",
+        # A silent stream is not silent for long.
+        "INTAKE_HEARTBEAT_SECONDS": "1",
         # Endpoints of the tests are on this machine, and tried again at once.
         "WEBHOOKS_ALLOW_HTTP": "true",
         "WEBHOOKS_ALLOW_PRIVATE": "true",
