@@ -300,6 +300,8 @@ class Responses:
         return Context(response_id, history, ids, stored=True)
 
     async def _encode(self, command: RunResponseV1, body: bytes, history: bytes | None) -> bytes:
+        if self.files is not None and names_files(body, history):
+            command = await self.files.attach(command, body, history)
         raw = {"request": body} if history is None else {"request": body, "history": history}
         payload = b'{"request":%b,"history":%b}' % (body, history or b"[]")
         try:
@@ -307,8 +309,6 @@ class Responses:
                 self.blobs, key=f"{command.response_id}-request", payload=payload
             )
         except OSError as error:
-        if self.files is not None and names_files(body, history):
-            command = await self.files.attach(command, body, history)
             raise unavailable("The request could not be stored, try again.") from error
         if claim is not None:
             raw = {"payload": orjson.dumps(claim.model_dump())}
