@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.artifacts.content_types import content_type_header, detect, disposition
+from services.artifacts.content_types import Sniffer, content_type_header, detect, disposition
 
 
 def wav() -> bytes:
@@ -120,3 +120,15 @@ def test_no_name_breaks_the_header(name: str) -> None:
 def test_text_says_its_encoding() -> None:
     assert content_type_header("text/plain") == "text/plain; charset=utf-8"
     assert content_type_header("image/png") == "image/png"
+
+
+@given(
+    content=st.one_of(st.binary(max_size=600), st.text(max_size=200).map(str.encode)),
+    size=st.integers(1, 50),
+)
+def test_a_type_is_the_same_however_the_bytes_come(content: bytes, size: int) -> None:
+    sniffer = Sniffer()
+    for begin in range(0, len(content), size):
+        sniffer.feed(content[begin : begin + size])
+
+    assert sniffer.result() == detect(content)
