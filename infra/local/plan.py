@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from socket import gethostname
 
-from contracts.topics import RESPONSES_EVENTS, TOOLS_RESULTS
+from contracts.topics import TOOLS_RESULTS
 from infra.local.credentials import Credentials
 from infra.local.part import Command
 from infra.local.parts.kafka import KafkaServer
@@ -26,7 +26,6 @@ SERVERS_TIER, SERVICES_TIER, INTAKE_TIER = range(3)
 MCP_SERVERS = Path(__file__).with_name("mcp_servers.toml")
 BEHIND_INTAKE = ("artifacts", "costs", "mcp_broker", "webhooks")
 JOBS = ("migrations", "topics")
-PARTITIONS = min(RESPONSES_EVENTS.partitions, TOOLS_RESULTS.partitions)
 
 
 def _replica(service: str, number: int) -> str:
@@ -104,16 +103,15 @@ class Plan:
         own = {
             # It owns leases, so it differs from those of other stacks on the same database.
             "WORKER_NAME": f"{name}-{gethostname()}-{port}",
-            "WORKER_RESULTS_PARTITION": str(number % PARTITIONS),
+            "WORKER_RESULTS_PARTITION": str(number % TOOLS_RESULTS.partitions),
         }
         return self._service("worker", name, port=port, own=own)
 
     def _intake(self, number: int) -> ServicePart:
-        own = {"INTAKE_EVENTS_PARTITION": str(number % PARTITIONS)}
         if number:
             # Only the first has the public address, further ones are for one's own load balancer.
-            return self._service("intake", _replica("intake", number), own=own)
-        own["INTAKE_HOST"] = self._settings.antiphon_host
+            return self._service("intake", _replica("intake", number))
+        own = {"INTAKE_HOST": self._settings.antiphon_host}
         return self._service("intake", port=self._settings.antiphon_port, own=own)
 
     def _environment(self, service: str) -> Mapping[str, str]:
