@@ -269,13 +269,17 @@ def _from_failed(row: StoredResponse) -> Answer:
     return Answer(status, orjson.dumps(told.body()))
 
 
+def _final(message: str, *, code: str) -> ApiError:
+    """Return a 409 that stays one; the official clients would try again unless told not to."""
+    error = ApiError(409, message, kind="idempotency_error", param=HEADER, code=code)
+    error.headers = ((b"x-should-retry", b"false"),)
+    return error
+
+
 def _reused() -> ApiError:
-    return ApiError(
-        409,
+    return _final(
         f"This '{HEADER}' was used with another request body. "
         "Use a new key, or send the same body again.",
-        kind="idempotency_error",
-        param=HEADER,
         code="idempotency_key_reused",
     )
 
@@ -292,12 +296,9 @@ def _in_use() -> ApiError:
 
 
 def _forgotten() -> ApiError:
-    return ApiError(
-        409,
+    return _final(
         f"The request with this '{HEADER}' was answered, but with 'store': false, "
         "and its answer is not kept any more.",
-        kind="idempotency_error",
-        param=HEADER,
         code="idempotent_answer_gone",
     )
 
