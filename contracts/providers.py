@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 Dialect = Literal["responses", "chat"]
+OnUnsupportedTools = Literal["drop", "refuse"]
 _MOST_KNOWN_MODELS = 1_000
 
 
@@ -23,6 +24,9 @@ class ProviderConfig(BaseModel):
     `aliases` maps a model's public name to the name this provider knows. `hosted_tools` are tool
     types the provider runs itself. `reasoning_field` is where a chat provider takes back what it
     thought before. `retries` counts tries after the first, before the first byte.
+    `models_without_tools` are names or patterns of those it serves that can't call any.
+    `service_tier` is asked for when the client names none; `service_tiers` maps the API's names to
+    the provider's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,12 +46,28 @@ class ProviderConfig(BaseModel):
     total_timeout_seconds: float = Field(1800.0, gt=0, le=86_400)
     retries: int = Field(2, ge=0, le=10)
     max_connections: int = Field(1000, ge=1, le=100_000)
+    max_concurrency: int | None = Field(None, ge=1, le=100_000)
+    concurrency_wait_seconds: float = Field(5.0, ge=0, le=600)
+    breaker_failures: int = Field(10, ge=0, le=10_000)
+    breaker_failure_rate: float = Field(0.5, gt=0, le=1)
+    breaker_min_calls: int = Field(20, ge=1, le=100_000)
+    breaker_window_seconds: float = Field(30.0, gt=0, le=3600)
+    breaker_open_seconds: float = Field(10.0, gt=0, le=3600)
+    breaker_probes: int = Field(1, ge=1, le=100)
+    service_tier: str | None = None
+    service_tiers: dict[str, str] = Field(default_factory=dict)
+    models_without_tools: tuple[str, ...] = ()
+    on_unsupported_tools: OnUnsupportedTools = "drop"
 
     def serves(self, model: str) -> bool:
         """Whether the provider is configured for the model's public name."""
         return model in self.aliases or any(
             fnmatch.fnmatchcase(model, pattern) for pattern in self.models
         )
+
+    def has_tools(self, model: str) -> bool:
+        """Whether the model, by its public name, can be offered tools here."""
+        return not any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models_without_tools)
 
     def upstream_name(self, model: str) -> str:
         """Return the name the provider knows the model by."""
@@ -98,6 +118,11 @@ def load_providers(path: Path) -> Providers:
 def single_provider(*, base_url: str, dialect: Dialect, api_key_env: str) -> Providers:
     """Return the providers that the `UPSTREAM_*` variables stand for: one, for every model."""
     provider = ProviderConfig(
-        name="upstream", base_url=base_url, dialect=dialect, api_key_env=api_key_env
+        name="upstream",
+        base_url=base_url,
+        dialect=dialect,
+        api_key_env=api_key_env,
+        # There is no other provider to ask instead.
+        breaker_failures=0,
     )
     return Providers(providers=(provider,))

@@ -210,6 +210,21 @@ PROVIDER: Words = {
     "retries": "Tries after the first, while nothing was streamed to the client. "
     "Between them 0.2 to 5 s, or up to 20 s when the provider says `retry-after`.",
     "max_connections": "Most connections per worker.",
+    "max_concurrency": "Most requests that one worker has under way at it. Unset: no limit.",
+    "concurrency_wait_seconds": "How long a request waits for one of these to end. "
+    "Then the next provider is asked, or the answer is 503.",
+    "breaker_failures": "Failures in a row after which it is not asked for a while. 0: never.",
+    "breaker_failure_rate": "Share of failures in the window that does the same.",
+    "breaker_min_calls": "With fewer calls in the window their share says nothing.",
+    "breaker_window_seconds": "The window.",
+    "breaker_open_seconds": "How long it is not asked then.",
+    "breaker_probes": "Requests that may try at once after that; as many good ones close it.",
+    "service_tier": "Tier to ask for when a request names none.",
+    "service_tiers": "Tier of a request = the provider's own name for it. A `chat` provider "
+    "refuses tiers that are not here, `auto` and `default` apart.",
+    "models_without_tools": "Names or patterns of models that can't call tools.",
+    "on_unsupported_tools": "What becomes of tools where no provider of the model has any: "
+    "`drop`: left out with a warning, unless `tool_choice` demands one. `refuse`: 400.",
 }
 MCP_SERVER: Words = {
     "label": "Name that requests use as `server_label`.",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Protocol
 
 import orjson
@@ -13,23 +15,21 @@ import orjson
 from contracts.providers import ProviderConfig
 from contracts.tools import ToolResultV1
 from services.kit.clock import Clock
-from services.kit.retry import Backoff
 from services.worker import sse
 from services.worker.attached import refuse_lost
 from services.worker.composer import Composer, EventWriter
 from services.worker.domain import Event, Job, fail, terminal_status
 from services.worker.errors import RequestRefusedError, UpstreamError
+from services.worker.metrics import WorkerMetrics, unregistered
 from services.worker.outbox import OutStream
-from services.worker.outcome import Outcome, estimate_usage, refused
+from services.worker.outcome import Outcome, Progress, estimate_usage, refused, via
 from services.worker.passthrough import Passthrough
+from services.worker.policy import choose, overrides, pause_before_retry
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import Turns
 from services.worker.seals import ItemSeals
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
-
-_RETRY = Backoff(attempts=10, first_seconds=0.2, longest_seconds=5.0)
-_LONGEST_RETRY_AFTER_SECONDS = 20.0
 
 
 class Upstream(Protocol):
@@ -81,42 +81,98 @@ class Attempts:
     new_id: Callable[[str], str]
     limits: Limits
     seals: ItemSeals = field(default_factory=ItemSeals)
+    metrics: WorkerMetrics = field(default_factory=unregistered)
 
     def first_provider(self, job: Job) -> str:
         """Return the name of the provider that is asked first, `none` when there is none."""
         upstreams = self.upstreams(job.command.model)
         return upstreams[0].config.name if upstreams else "none"
 
-    async def run(self, job: Job, out: OutStream, skip_through: int) -> Outcome:
+    def provider_at(self, job: Job, place: int) -> str:
+        """Return the name of the provider that was asked as that one, see `via`."""
+        upstreams = self.upstreams(job.command.model)
+        if place < len(upstreams):
+            return upstreams[place].config.name
+        return self.first_provider(job)
+
+    async def run(
+        self, job: Job, out: OutStream, skip_through: int, progress: Progress | None = None
+    ) -> Outcome:
         """Try the model's providers in order, each as often as it may, until output went out."""
+        progress = progress or Progress()
+        known = self.upstreams(job.command.model)
+        try:
+            job, upstreams = choose(job, known)
+            if not upstreams:
+                raise RequestRefusedError(
+                    f"The model {job.command.model!r} does not exist.",
+                    param="model",
+                    code="model_not_found",
+                )
+        except RequestRefusedError as refusal:
+            silent = EventWriter(None, skip_through=skip_through)
+            provider = self.first_provider(job)
+            return refused(job, refusal, provider, silent, self.clock.now())
         outcome: Outcome | None = None
-        for upstream in self.upstreams(job.command.model):
-            for failures in range(1, upstream.config.retries + 2):
-                outcome = await self._attempt(job, out, upstream, skip_through)
-                error = outcome.error
-                if error is None or outcome.delivered or isinstance(error, RequestRefusedError):
-                    return outcome
-                skip_through = max(skip_through, outcome.written_through)
-                if not error.retryable:
-                    break
-                if failures <= upstream.config.retries:
-                    await asyncio.sleep(_pause(error, failures))
-        if outcome is None:
-            error = RequestRefusedError(
-                f"The model {job.command.model!r} does not exist.",
-                param="model",
-                code="model_not_found",
-            )
-            return refused(
-                job, error, "none", EventWriter(None, skip_through=skip_through), self.clock.now()
-            )
+        for number, upstream in enumerate(upstreams):
+            if number:
+                self.metrics.fell_back(upstreams[number - 1].config.name)
+            if (place := known.index(upstream)) > 0:
+                out.write(via(place))
+            progress.provider = upstream.config.name
+            last = number == len(upstreams) - 1
+            outcome = await self._insist(job, out, upstream, skip_through, progress, last=last)
+            error = outcome.error
+            if error is None or outcome.delivered or isinstance(error, RequestRefusedError):
+                return outcome
+            skip_through = max(skip_through, outcome.written_through)
+        assert outcome is not None
         return outcome
 
+    async def _insist(
+        self,
+        job: Job,
+        out: OutStream,
+        upstream: Upstream,
+        skip_through: int,
+        progress: Progress,
+        *,
+        last: bool,
+    ) -> Outcome:
+        """Ask one provider as often as it may be asked, until output went out."""
+        config = upstream.config
+        began = self.clock.monotonic()
+        for failures in count(1):
+            outcome = await self._attempt(job, out, upstream, skip_through, progress)
+            error = outcome.error
+            if error is None or outcome.delivered or isinstance(error, RequestRefusedError):
+                return outcome
+            skip_through = max(skip_through, outcome.written_through)
+            pause = pause_before_retry(
+                error,
+                failures,
+                retries=config.retries,
+                last=last,
+                patient_for=self.clock.monotonic() - began if job.command.background else None,
+            )
+            if pause is None:
+                return outcome
+            self.metrics.retried(config.name)
+            await asyncio.sleep(pause)
+        raise AssertionError
+
     async def _attempt(
-        self, job: Job, out: OutStream, upstream: Upstream, skip_through: int
+        self,
+        job: Job,
+        out: OutStream,
+        upstream: Upstream,
+        skip_through: int,
+        progress: Progress,
     ) -> Outcome:
         config = upstream.config
         silent = EventWriter(None, skip_through=skip_through)
+        if (changed := overrides(job, config)) is not None:
+            job = replace(job, overrides=changed)
         try:
             job = self.seals.opened(job)
             plan = self.tools.plan(job, config)
@@ -125,9 +181,9 @@ class Attempts:
             return refused(job, error, config.name, silent, self.clock.now())
         if config.dialect == "responses" and not plan.runs_here:
             if job.command.stream:
-                return await self._pipe(job, out, upstream, skip_through)
+                return await self._pipe(job, out, upstream, skip_through, progress)
             return await self._forward(job, upstream)
-        return await self._compose(job, out, upstream, plan, skip_through)
+        return await self._compose(job, out, upstream, plan, skip_through, progress)
 
     async def _forward(self, job: Job, upstream: Upstream) -> Outcome:
         """Serve a JSON client from a Responses-native provider."""
@@ -144,7 +200,12 @@ class Attempts:
         return Outcome(job.adopt(response), config.name)
 
     async def _pipe(
-        self, job: Job, out: OutStream, upstream: Upstream, skip_through: int
+        self,
+        job: Job,
+        out: OutStream,
+        upstream: Upstream,
+        skip_through: int,
+        progress: Progress,
     ) -> Outcome:
         """Serve a stream from a Responses-native provider, byte for byte."""
         config = upstream.config
@@ -154,10 +215,16 @@ class Attempts:
         pipe = Passthrough(
             job, out, max_event_bytes=self.limits.max_event_bytes, skip_through=skip_through
         )
+        progress.partial = pipe.partial
+        began = time.monotonic()
         try:
             await pipe.run(upstream.client, body)
         except UpstreamError as error:
             return self._broken_pipe(job, pipe, error, config.name)
+        finally:
+            if pipe.first_output_at is not None:
+                waited = pipe.first_output_at - began
+                self.metrics.first_output(config.name, job.command.model, waited)
         terminal = pipe.terminal
         assert terminal is not None
         return Outcome(
@@ -170,10 +237,12 @@ class Attempts:
     def _broken_pipe(
         self, job: Job, pipe: Passthrough, error: UpstreamError, provider: str
     ) -> Outcome:
-        if not pipe.wrote:
-            silent = EventWriter(None, skip_through=pipe.skip_through)
-            return refused(job, error, provider, silent, self.clock.now())
         built = pipe.partial()
+        if not built.delivered:
+            # At most its beginning was told: another try goes on behind that.
+            told = max(pipe.skip_through, built.last_sequence_number)
+            silent = EventWriter(None, skip_through=told)
+            return refused(job, error, provider, silent, self.clock.now())
         response = fail(
             pipe.skeleton or job.skeleton(created_at=self._now()),
             error=error.response_error(),
@@ -197,6 +266,7 @@ class Attempts:
         upstream: Upstream,
         plan: ToolPlan,
         skip_through: int,
+        progress: Progress,
     ) -> Outcome:
         """Serve from turns of either dialect, with the tools that run here in between."""
         config = upstream.config
@@ -214,12 +284,18 @@ class Attempts:
             max_turns=self.limits.max_turns,
             seal=self.seals.for_output(job) if config.dialect == "chat" else None,
         )
+        progress.partial = lambda: writer.built
+        began = time.monotonic()
         for kind in ("response.created", "response.in_progress"):
             writer.emit({"type": kind, "response": response})
         try:
             response = await composer.run(response)
         except UpstreamError as error:
             return refused(job, error, config.name, writer, self.clock.now())
+        finally:
+            if writer.first_output_at is not None and job.command.stream:
+                waited = writer.first_output_at - began
+                self.metrics.first_output(config.name, job.command.model, waited)
         response["completed_at"] = self._now() if response["status"] == "completed" else None
         event: Event = {"type": f"response.{response['status']}", "response": response}
         frame = writer.close(event)
@@ -232,10 +308,3 @@ class Attempts:
 
     def _now(self) -> int:
         return int(self.clock.now().timestamp())
-
-
-def _pause(error: UpstreamError, failures: int) -> float:
-    pause = _RETRY.pause(failures)
-    if error.retry_after_seconds is not None:
-        pause = max(pause, min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS))
-    return pause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class EventWriter:
         self._skip_through = skip_through
         self._next = 0
         self.built = OutputBuilder()
+        self.first_output_at: float | None = None
 
     @property
     def last_sequence_number(self) -> int:
@@ -54,6 +56,8 @@ class EventWriter:
         """Number and write one event."""
         event["sequence_number"] = self._next
         self._next += 1
+        if self.first_output_at is None and "output_index" in event:
+            self.first_output_at = time.monotonic()
         if self._write is not None and event["sequence_number"] > self._skip_through:
             self._write(sse.encode(event))
         self.built.feed(event)

@@ -41,7 +41,11 @@ _DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt at one response; `request` and `history` are complete, no claim checks."""
+    """One attempt at one response; `request` and `history` are complete, no claim checks.
+
+    `overrides` is what a provider is sent in place of the request's own parameters, None for those
+    that are left out.
+    """
 
     command: RunResponseV1
     attempt: int
@@ -49,6 +53,8 @@ class Job:
     history: list[Item]
     cancelled: bool = False
     files: Files = field(default_factory=dict)
+    overrides: dict[str, str | None] | None = None
+    traceparent: str | None = None
 
     @property
     def response_id(self) -> str:
@@ -84,6 +90,9 @@ class Job:
         body["model"] = model
         if stream:
             body["stream"] = True
+        if self.overrides is not None:
+            body |= self.overrides
+            body = {k: v for k, v in body.items() if v is not None or k not in self.overrides}
         return body
 
     def skeleton(self, *, created_at: int, status: str = "in_progress") -> Response:

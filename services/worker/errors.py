@@ -71,5 +71,34 @@ class RequestRefusedError(UpstreamError):
         super().__init__(message, status=400, code=code, param=param, retryable=False)
 
 
+class ProviderBusyError(UpstreamError):
+    """The provider has as many requests under way as it may have, and none ended in time.
+
+    Another provider may be asked; the same one not again at once.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(
+            message,
+            status=503,
+            code="provider_busy",
+            retryable=False,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class ProviderOpenError(UpstreamError):
+    """The provider failed so often that it is left alone for a while: its breaker is open."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(
+            message,
+            status=503,
+            code="provider_unavailable",
+            retryable=False,
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
 class LeaseLostError(WorkerError):
     """Another worker owns the response now; whatever this one still does must not count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from functools import partial
 
 from starlette.applications import Starlette
@@ -25,11 +26,13 @@ from services.kit.settings import secret_variable
 from services.worker.attempts import Attempts, Limits
 from services.worker.clients import KafkaFacts, ProviderConnection, WorkerTools
 from services.worker.leases import LeaseKeeper, Sweeper
+from services.worker.metrics import WorkerMetrics
 from services.worker.operations.answers import Answers, Vendor
 from services.worker.operations.runner import TYPES as OPERATIONS
 from services.worker.operations.runner import OperationRunner
 from services.worker.outbox import Outbox
 from services.worker.providers.client import UpstreamClient
+from services.worker.providers.guard import Guard
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
 from services.worker.providers.vendor import VendorClient
 from services.worker.queue.dispatcher import Dispatcher
@@ -49,16 +52,47 @@ _LIVENESS_SECONDS = 60.0
 _CLAIMS_AT_ONCE = 4
 
 
-def connect(config: ProviderConfig, settings: WorkerSettings) -> ProviderConnection:
+def connect(
+    config: ProviderConfig, settings: WorkerSettings, metrics: WorkerMetrics
+) -> ProviderConnection:
     """Return the client and turns of one provider; its key comes from the named variable."""
     api_key = secret_variable(config.api_key_env) if config.api_key_env else ""
-    client = UpstreamClient(config, api_key=api_key, max_response_bytes=settings.max_response_bytes)
+    client = UpstreamClient(
+        config, api_key=api_key, max_response_bytes=settings.max_response_bytes, metrics=metrics
+    )
     turns = (
         ResponsesTurns(client, max_event_bytes=settings.max_event_bytes)
         if config.dialect == "responses"
         else ChatTurns(client, max_event_bytes=settings.max_event_bytes, new_id=new_id)
     )
     return ProviderConnection(config, client, turns)
+
+
+def watch_worker(metrics: WorkerMetrics, commands: CommandIntake, dispatcher: Dispatcher) -> None:
+    """Show how much runs and waits."""
+    metrics.watch("open_responses", "Responses that run here", lambda: commands.open_responses)
+    metrics.watch(
+        "background_running", "Background responses that run here", lambda: dispatcher.running
+    )
+    metrics.watch(
+        "queued", "Background responses that wait, at all workers", lambda: dispatcher.waiting
+    )
+
+
+def watch_providers(metrics: WorkerMetrics, guards: Sequence[Guard]) -> None:
+    """Show the breaker and the open calls of each provider."""
+    metrics.watch_each(
+        "provider_state",
+        "Breaker of a provider: 0 closed, 1 half open, 2 open",
+        {guard.name: guard.breaker_state for guard in guards},
+        label="provider",
+    )
+    metrics.watch_each(
+        "provider_calls",
+        "Calls of a provider that are under way",
+        {guard.name: guard.calls_under_way for guard in guards},
+        label="provider",
+    )
 
 
 def vendor(config: ProviderConfig, settings: WorkerSettings) -> VendorClient:
@@ -72,7 +106,8 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     clock = SystemClock()
     name = settings.name
     providers = settings.providers()
-    connections = {p.name: connect(p, settings) for p in providers.providers}
+    metrics = WorkerMetrics()
+    connections = {p.name: connect(p, settings, metrics) for p in providers.providers}
     vendors = {p.name: vendor(p, settings) for p in providers.providers if p.dialect == "responses"}
     engine = create_engine(settings.database_url, pool_size=settings.database_pool, name="worker")
     blobs = open_blobs(settings)
@@ -104,6 +139,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         new_id=new_id,
         limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
         seals=seals,
+        metrics=metrics,
     )
     runner = ResponseRunner(
         attempts=attempts,
@@ -147,6 +183,8 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         park=dispatcher.park,
     )
     dispatcher.begin(commands)
+    watch_worker(metrics, commands, dispatcher)
+    watch_providers(metrics, [connection.client.guard for connection in connections.values()])
     consumers = Consumers(
         settings.kafka_bootstrap,
         service="worker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from services.worker import sse
 from services.worker.composer import EventWriter
 from services.worker.domain import Item, Job, Response, cancel, fail
 from services.worker.errors import UpstreamError
+from services.worker.output import OutputBuilder
 
 INTERRUPTED = {
     "code": "server_error",
@@ -19,6 +21,7 @@ INTERRUPTED = {
 }
 # The API has no event for a cancelled response: its stream ends with a comment.
 CANCELLED_FRAME = b": cancelled\n\n"
+_VIA = b": via "
 
 
 @dataclass(slots=True)
@@ -50,10 +53,49 @@ def failed_response(job: Job, error: dict[str, str], output: list[Item], now: da
     return response
 
 
-def cancelled(job: Job, provider: str, now: datetime) -> Outcome:
-    """Return the outcome of a response that its owner stopped."""
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come, for who ends it: who is asked, and what there is of an answer."""
+
+    provider: str | None = None
+    partial: Callable[[], OutputBuilder] | None = None
+
+
+def cancelled(job: Job, provider: str, now: datetime, progress: Progress | None = None) -> Outcome:
+    """Return the outcome of a response that its owner stopped, with what was said until then.
+
+    Nobody counted its tokens: they are estimated.
+    """
     response = cancel(job.skeleton(created_at=int(now.timestamp())))
-    return Outcome(response, provider, frame=CANCELLED_FRAME)
+    if progress is None or progress.provider is None:
+        return Outcome(response, provider, frame=CANCELLED_FRAME)
+    built = progress.partial() if progress.partial is not None else OutputBuilder()
+    if built.items:
+        response.update(output=built.items, usage=estimate_usage(job, built.items))
+    last = built.last_sequence_number
+    return Outcome(
+        response,
+        progress.provider,
+        frame=CANCELLED_FRAME,
+        last_sequence_number=last if last >= 0 else None,
+        estimated_usage=bool(built.items),
+    )
+
+
+def via(place: int) -> bytes:
+    """Return the comment that tells a later attempt which provider of the model was asked.
+
+    It is for all but the first; clients pass comments over.
+    """
+    return _VIA + b"%d\n\n" % place
+
+
+def via_of(payload: bytes) -> int | None:
+    """Return the place that `via` noted in an entry, None when there is none."""
+    if not payload.startswith(_VIA):
+        return None
+    place = payload[len(_VIA) :].split(b"\n", 1)[0]
+    return int(place) if place.isdigit() else None
 
 
 def refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -41,6 +42,7 @@ class Passthrough:
         self._next_number = 0
         self.skeleton: Response | None = None
         self.wrote = False
+        self.first_output_at: float | None = None
         self.terminal: Event | None = None
 
     async def run(self, client: UpstreamClient, body: bytes) -> None:
@@ -93,6 +95,8 @@ class Passthrough:
 
     def _write(self, block: bytes) -> None:
         self._out.write(block)
+        if self.first_output_at is None and b'"output_index"' in block:
+            self.first_output_at = time.monotonic()
         self.wrote = True
         if self._kept_bytes < _KEPT_BYTES:
             self._kept.append(block)

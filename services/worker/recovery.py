@@ -17,6 +17,7 @@ from services.kit.tail import read_range
 from services.worker import sse
 from services.worker.domain import TERMINAL
 from services.worker.errors import UpstreamError
+from services.worker.outcome import via_of
 from services.worker.output import OutputBuilder
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ _TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 class Delivered:
     """The log's view of a response: `finished` is its Response object once the last entry is there.
 
-    `error` is the message when the last entry is an error for a JSON client.
+    `error` is the message when the last entry is an error for a JSON client. `via` is the place of
+    the provider that was asked last among those of the model.
     """
 
     built: OutputBuilder = field(default_factory=OutputBuilder)
@@ -37,6 +39,7 @@ class Delivered:
     error: str | None = None
     last_sequence_number: int | None = None
     ended: bool = False
+    via: int = 0
 
     def feed(self, entry: Entry, payload: bytes) -> None:
         """Take one entry with its payload, claim check resolved."""
@@ -50,6 +53,8 @@ class Delivered:
                 self.error = str((body.get("error") or {}).get("message"))
             return
         for frame in sse.frames(payload):
+            if (place := via_of(frame)) is not None:
+                self.via = place
             try:
                 event = sse.parse(frame)
             except UpstreamError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,7 @@ from services.worker.outbox import OutStream
 from services.worker.outcome import (
     INTERRUPTED,
     Outcome,
+    Progress,
     cancelled,
     estimate_usage,
     failed_response,
@@ -92,7 +94,10 @@ class ResponseRunner:
         if not outcome.on_log:
             _write_last(job, out, outcome, body)
             await out.sent()
-        await self.facts.finished(job, self._fact(job, outcome, started_at), body)
+        fact = self._fact(job, outcome, started_at)
+        seconds = (fact.finished_at - started_at).total_seconds()
+        self.attempts.metrics.ended(fact.provider, job.command.model, fact.status, seconds)
+        await self.facts.finished(job, fact, body)
 
     def stop(self, response_id: str) -> None:
         """End a background response as cancelled if it runs here; its upstream call is closed."""
@@ -106,12 +111,13 @@ class ResponseRunner:
             return cancelled(job, provider, self.clock.now())
         stop = self._stops[job.response_id] = asyncio.Event()
         stopped = asyncio.ensure_future(stop.wait())
-        answer = asyncio.ensure_future(self._answer_in_background(job, out, skip_through))
+        progress = Progress()
+        answer = asyncio.ensure_future(self._answer_in_background(job, out, skip_through, progress))
         try:
             await asyncio.wait({stopped, answer}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
-            return cancelled(job, provider, self.clock.now())
+            return cancelled(job, provider, self.clock.now(), progress)
         finally:
             # A later attempt may have taken the place of this one.
             if self._stops.get(job.response_id) is stop:
@@ -120,9 +126,11 @@ class ResponseRunner:
             answer.cancel()
             await asyncio.gather(stopped, answer, return_exceptions=True)
 
-    async def _answer_in_background(self, job: Job, out: OutStream, skip_through: int) -> Outcome:
+    async def _answer_in_background(
+        self, job: Job, out: OutStream, skip_through: int, progress: Progress
+    ) -> Outcome:
         await self.facts.started(job)
-        return await self.attempts.run(job, out, skip_through)
+        return await self.attempts.run(job, out, skip_through, progress)
 
     def _fact(self, job: Job, outcome: Outcome, started_at: datetime) -> ResponseFinishedV1:
         command, response = job.command, outcome.response
@@ -148,7 +156,7 @@ class ResponseRunner:
     def _conclude_earlier(self, job: Job, earlier: Delivered) -> Outcome | None:
         """Return the outcome an earlier attempt already reached, None when it must be run again."""
         last = earlier.last_sequence_number
-        provider = self.attempts.first_provider(job)
+        provider = self.attempts.provider_at(job, earlier.via)
         if earlier.finished is not None:
             return Outcome(earlier.finished, provider, last_sequence_number=last, on_log=True)
         now = self.clock.now()
@@ -178,11 +186,18 @@ def _given_up() -> UpstreamError:
     )
 
 
+def _refusal(error: UpstreamError) -> dict[str, object]:
+    """Return the error for a JSON client, with what its reader makes a header of."""
+    if error.retry_after_seconds is None:
+        return error.body()
+    return {**error.body(), "retry_after_seconds": math.ceil(error.retry_after_seconds)}
+
+
 def _write_last(job: Job, out: OutStream, outcome: Outcome, body: bytes) -> None:
     if job.command.stream:
         out.write(last_frame(outcome), flags=Flag.LAST)
     elif outcome.error is not None and not job.command.background:
-        payload = orjson.dumps(outcome.error.body())
+        payload = orjson.dumps(_refusal(outcome.error))
         out.write(payload, flags=Flag.LAST | Flag.JSON, status=outcome.error.status)
     else:
         out.write(body, flags=Flag.LAST | Flag.JSON)

@@ -141,6 +141,11 @@ class CommandIntake:
         """Whether the worker takes on no more until something ends."""
         return not self._room.is_set()
 
+    @property
+    def open_responses(self) -> int:
+        """How many responses run here, those from the queue included."""
+        return len(self._open) + len(self._queued)
+
     def cancel(self, response_id: str) -> None:
         """Stop working on a response that another attempt owns now."""
         task = self._open.get(response_id) or self._queued.get(response_id)

@@ -70,12 +70,14 @@ dialect = "responses"
 base_url = "{upstream}"
 models = ["{DIALECTS["responses"]}", "gpt-*", "unknown-upstream"]
 hosted_tools = ["web_search", "file_search", "code_interpreter", "image_generation"]
+breaker_failures = 0
 
 [[providers]]
 name = "chat"
 dialect = "chat"
 base_url = "{upstream}"
 models = ["{DIALECTS["chat"]}"]
+breaker_failures = 0
 
 [[providers]]
 name = "impatient"
@@ -85,6 +87,7 @@ first_byte_timeout_seconds = 0.5
 idle_timeout_seconds = 0.5
 total_timeout_seconds = 2
 retries = 0
+breaker_failures = 0
 
 {local_providers(model)}
 """

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -13,8 +16,11 @@ from yarl import URL
 
 from contracts.providers import ProviderConfig
 from services.worker.errors import UpstreamError
+from services.worker.metrics import WorkerMetrics
+from services.worker.providers.guard import Guard
 
 _ERROR_BODY_BYTES = 64 * 1024
+_LONGEST_SECONDS = 86_400.0
 _RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _CLIENT_STATUS = frozenset({400, 404, 409, 413, 415, 422, 429})
 
@@ -22,8 +28,16 @@ _CLIENT_STATUS = frozenset({400, 404, 409, 413, 415, 422, 429})
 class UpstreamClient:
     """Posts to one provider through a bounded pool of connections; safe for concurrent use."""
 
-    def __init__(self, config: ProviderConfig, *, api_key: str, max_response_bytes: int) -> None:
+    def __init__(
+        self,
+        config: ProviderConfig,
+        *,
+        api_key: str,
+        max_response_bytes: int,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
         self.config = config
+        self.guard = Guard(config, metrics)
         self._api_key = api_key
         self._max_response_bytes = max_response_bytes
         self._session: aiohttp.ClientSession | None = None
@@ -63,7 +77,7 @@ class UpstreamClient:
         With `whole` the answer comes in one piece after all the work: its first byte has the total
         time, and a timeout is no reason to ask again, since the work may be paid for. Raises
         `UpstreamError` for refusals, timeouts and broken connections, also for those that happen
-        while the caller reads.
+        while the caller reads. While the provider may not be asked it is not: see `Guard`.
         """
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
@@ -71,29 +85,33 @@ class UpstreamClient:
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = URL(config.base_url.rstrip("/") + path)
-        try:
-            if whole:
-                answer = await self._session.post(url, data=body, timeout=self._whole)
-            else:
-                async with asyncio.timeout(config.first_byte_timeout_seconds):
-                    answer = await self._session.post(url, data=body, timeout=self._streamed)
+        if self.guard.limited:
+            await self.guard.place()
+        with self.guard.call() as call:
             try:
-                if answer.status >= 400:
-                    raise await _refusal(answer)
-                yield answer
-            finally:
-                # Not `release`: a stream that is left early must not be drained.
-                answer.close() if not answer.content.at_eof() else answer.release()
-        except TimeoutError as error:
-            raise UpstreamError(
-                f"the provider {config.name} did not answer in time",
-                status=504,
-                retryable=not whole,
-            ) from error
-        except aiohttp.ClientError as error:
-            raise UpstreamError(
-                f"the connection to the provider {self.config.name} failed: {type(error).__name__}"
-            ) from error
+                if whole:
+                    answer = await self._session.post(url, data=body, timeout=self._whole)
+                else:
+                    async with asyncio.timeout(config.first_byte_timeout_seconds):
+                        answer = await self._session.post(url, data=body, timeout=self._streamed)
+                try:
+                    if answer.status >= 400:
+                        raise await _refusal(answer)
+                    call.answered = True
+                    yield answer
+                finally:
+                    # Not `release`: a stream that is left early must not be drained.
+                    answer.close() if not answer.content.at_eof() else answer.release()
+            except TimeoutError as error:
+                raise UpstreamError(
+                    f"the provider {config.name} did not answer in time",
+                    status=504,
+                    retryable=not whole,
+                ) from error
+            except aiohttp.ClientError as error:
+                raise UpstreamError(
+                    f"the connection to the provider {config.name} failed: {type(error).__name__}"
+                ) from error
 
     async def read_json(self, path: str, body: bytes) -> dict[str, Any]:
         """Post and return the JSON object of the answer; raises `UpstreamError`."""
@@ -153,7 +171,14 @@ def refusal(answered: int, raw: bytes, retry_after: str | None) -> UpstreamError
 
 
 def _seconds(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
+    """Return a `retry-after` in seconds, whether it is given so or as a date."""
+    if value is None:
         return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(0.0, seconds), _LONGEST_SECONDS) if math.isfinite(seconds) else None

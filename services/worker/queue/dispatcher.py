@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
-
 from contracts.responses import RunResponseV1
 from services.kit.consumer import OUTAGES
 from services.kit.retry import Backoff, retry
@@ -86,17 +83,16 @@ class Dispatcher:
         self._tasks = TaskSet(on_fatal)
         self._waiting = 0
         self._freed = False
-        meter = metrics.get_meter("antiphon")
-        meter.create_observable_gauge(
-            "antiphon.worker.queued",
-            [self._observe_waiting],
-            description="Background responses that wait for their turn, at all workers",
-        )
-        meter.create_observable_gauge(
-            "antiphon.worker.background_running",
-            [self._observe_running],
-            description="Background responses that run here",
-        )
+
+    @property
+    def waiting(self) -> int:
+        """How many waited at all workers when this one looked last."""
+        return self._waiting
+
+    @property
+    def running(self) -> int:
+        """How many run here."""
+        return len(self._running)
 
     def begin(self, starter: Starter) -> None:
         """Say who runs what is taken; call before `start`."""
@@ -188,9 +184,3 @@ class Dispatcher:
         if self._freed:
             self._freed = False
             self.wake()
-
-    def _observe_waiting(self, _options: CallbackOptions) -> list[Observation]:
-        return [Observation(self._waiting)]
-
-    def _observe_running(self, _options: CallbackOptions) -> list[Observation]:
-        return [Observation(len(self._running))]

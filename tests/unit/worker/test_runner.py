@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from contracts.packs import Flag
+from services.kit.retry import Backoff
 from services.worker.attempts import Attempts, Limits
 from services.worker.domain import Event, Job
 from services.worker.errors import UpstreamError
@@ -98,7 +99,7 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.worker.attempts._pause", lambda *_: 0.0)
+    monkeypatch.setattr(Backoff, "pause", lambda *_: 0.0)
 
 
 def stored(text: str = "say: hello") -> dict[str, Any]:
