@@ -55,7 +55,9 @@ class PostgresEndpoints:
         if after is not None:
             last = await self.find(after, project=project)
             if last is None:
-                raise ParameterError("after", f"No webhook endpoint found with id '{after}'.")
+                raise ParameterError(
+                    "after", f"Invalid value for 'after': no endpoint has the id '{after}'."
+                )
             statement = statement.where(
                 sa.tuple_(*order) < sa.tuple_(sa.literal(last.created_at), sa.literal(last.id))
             )
@@ -108,7 +110,10 @@ class PostgresEndpoints:
                 place = sa.select(*order).where(of_endpoint, DELIVERIES.c.id == query.after)
                 last = (await connection.execute(place)).one_or_none()
                 if last is None:
-                    raise ParameterError("after", f"No delivery found with id '{query.after}'.")
+                    raise ParameterError(
+                        "after",
+                        f"Invalid value for 'after': no delivery has the id '{query.after}'.",
+                    )
                 statement = statement.where(
                     sa.tuple_(*order) < sa.tuple_(sa.literal(last.created_at), sa.literal(last.id))
                 )

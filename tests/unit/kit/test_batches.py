@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -171,3 +172,29 @@ async def test_a_dead_letter_that_can_not_be_written_stops_the_batch() -> None:
             cast("tuple[Record, ...]", (Message(b"poison", 1), message("a", 2)))
         )
     assert handle.calls == []
+
+
+async def test_what_is_not_preselected_is_neither_decoded_nor_handled() -> None:
+    asked: list[int] = []
+    outages: list[BaseException] = [KafkaConnectionError("away"), OSError("away")]
+
+    async def preselect(records: Sequence[Record]) -> Sequence[Record]:
+        asked.append(len(records))
+        if outages:
+            raise outages.pop()
+        return [record for record in records if b"resp_2" in (record.value or b"")]
+
+    handling, graveyard = Handling(), Graveyard()
+    subscription = Subscription(
+        topics=(TOPIC,),
+        group="test",
+        handle=handling,
+        types=frozenset({ResponseDeletedV1.TYPE}),
+        backoff=AT_ONCE,
+        preselect=preselect,
+    )
+    batch = (message("resp_1", 0), Message(b"no JSON", 1), message("resp_2", 2))
+    await _Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", batch))
+    assert handling.calls == [["resp_2"]]
+    assert graveyard.offsets == []
+    assert asked == [3, 3, 3]
