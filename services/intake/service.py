@@ -229,9 +229,14 @@ class Responses:
     async def _durable(self, topic: str, value: bytes, key: str) -> None:
         """Send a message and return once it can't be lost; raises `ApiError` (503)."""
         try:
-            async with asyncio.timeout(self.bounds.accept_seconds):
-                partition = await self.producer.spread(topic)
-                await self.producer.send(topic, value, key=key, partition=partition)
+            partition = await self.producer.spread(topic)
+            await self.producer.send(
+                topic,
+                value,
+                key=key,
+                partition=partition,
+                within_seconds=self.bounds.accept_seconds,
+            )
         except (KafkaError, TimeoutError) as error:
             raise unavailable("The request could not be made durable, try again.") from error
 
@@ -250,21 +255,23 @@ class Responses:
 
     async def answer(self, accepted: Accepted) -> Answer:
         """Return the JSON answer of an accepted request, 504 when it takes too long."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self.bounds.response_seconds, accepted.follower.leave)
         try:
-            async with asyncio.timeout(self.bounds.response_seconds):
-                while True:
-                    for entry in await accepted.follower.take():
-                        if entry.flags & Flag.LAST:
-                            self.reader.note_finished(accepted.response_id)
-                            return Answer(entry.status, await self.payload(entry))
-        except TimeoutError as error:
-            raise ApiError(
-                504,
-                f"The response '{accepted.response_id}' takes too long; it goes on and can be "
-                "retrieved by its id.",
-                kind="server_error",
-                code="timeout",
-            ) from error
+            while entries := await accepted.follower.take():
+                last = entries[-1]
+                if last.flags & Flag.LAST:
+                    self.reader.note_finished(accepted.response_id)
+                    return Answer(last.status, await self.payload(last))
+        finally:
+            timer.cancel()
+        raise ApiError(
+            504,
+            f"The response '{accepted.response_id}' takes too long; it goes on and can be "
+            "retrieved by its id.",
+            kind="server_error",
+            code="timeout",
+        )
 
     async def ask(self, command: RunResponseV1, body: bytes, history: bytes | None) -> Answer:
         """Put the command of an operation on the log and return its answer; raises `ApiError`."""

@@ -1,0 +1,1 @@
+"""Hundreds of requests through the whole system, each checked by the client's own models."""
