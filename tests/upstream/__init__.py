@@ -53,7 +53,8 @@ Cuts of a JSON answer send half of it. Control API: `POST /_script` (a text, an 
 sought in the last user text and the model), `POST /_release[?key=]`, `POST /_reset`,
 `GET /_requests[?match=]`, `GET /_stats`. Requests are checked as the real API does: unknown
 parameters (unless lenient), calls without outputs and outputs without calls are refused with
-400, models that start with `unknown` with 404.
+400, models that start with `unknown` with 404. `/v1/responses/input_tokens` counts a token per
+word, `/v1/responses/compact` keeps the user's messages; both obey faults.
 """
 
 from tests.upstream.process import UpstreamProcess

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.upstream import dialogue as reading
-from tests.upstream import responses, scripts
+from tests.upstream import operations, responses, scripts
 from tests.upstream.answers import Answer, Json, say, truncated
 from tests.upstream.chat import Completion
 from tests.upstream.control import Gates, Queue, directives_for
@@ -122,6 +122,8 @@ class ScriptedUpstream:
         app.add_routes(
             [
                 web.post("/v1/responses", self._create_response),
+                web.post("/v1/responses/input_tokens", self._count_tokens),
+                web.post("/v1/responses/compact", self._compact),
                 web.get("/v1/responses/{id}", self._retrieve),
                 web.delete("/v1/responses/{id}", self._delete),
                 web.post("/v1/responses/{id}/cancel", self._cancel),
@@ -195,6 +197,27 @@ class ScriptedUpstream:
         if answer.finish == "error":
             raise server_error(answer.error_code, answer.error_message)
         return await delivery.document(final)
+
+    async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
+        body = self._checked(request, operations.COUNT_PARAMS)
+        dialogue = reading.from_responses(body)
+        planned = await self._plan(request, dialogue)
+        if isinstance(planned, web.Response):
+            return planned
+        return await planned[1].document(operations.counted(dialogue))
+
+    async def _compact(self, request: web.Request) -> web.StreamResponse:
+        body = self._checked(request, operations.COMPACT_PARAMS)
+        dialogue = reading.from_responses(body)
+        planned = await self._plan(request, dialogue)
+        if isinstance(planned, web.Response):
+            return planned
+        tag = f"{self._tag}{request[_EXCHANGE].number:08x}"
+        return await planned[1].document(operations.compacted(body, dialogue, tag))
+
+    def _checked(self, request: web.Request, allowed: frozenset[str]) -> Json:
+        body = request[_EXCHANGE].body
+        return reading.check_params(body, allowed, "input", lenient=self._lenient)
 
     async def _create_completion(self, request: web.Request) -> web.StreamResponse:
         exchange = request[_EXCHANGE]
