@@ -44,6 +44,7 @@ class Passthrough:
         self.wrote = False
         self.first_output_at: float | None = None
         self.terminal: Event | None = None
+        self._complaint: str | None = None
 
     async def run(self, client: UpstreamClient, body: bytes) -> None:
         """Pipe until the terminal event; raises `UpstreamError`, also when there is none."""
@@ -60,7 +61,9 @@ class Passthrough:
             self._pass(splitter.finish())
             if self.terminal is not None:
                 return
-        raise UpstreamError("the provider's stream ended before the response did")
+        raise UpstreamError(
+            self._complaint or "the provider's stream ended before the response did"
+        )
 
     @property
     def _looks_closely(self) -> bool:
@@ -120,6 +123,8 @@ class Passthrough:
         response: Any = event.get("response")
         whole = isinstance(response, dict)
         changed = self._number(event, opening=kind in _OPENING_EVENTS)
+        if kind == "error":
+            self._complaint = str(event.get("message") or "") or None
         if whole:
             self._job.adopt(response)
             if self.skeleton is None:

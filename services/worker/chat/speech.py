@@ -83,7 +83,7 @@ class SpeechItem:
             "delta": delta,
         }
         if kind is TEXT:
-            event["logprobs"] = logprobs
+            event["logprobs"] = _without_bytes(logprobs) if logprobs else logprobs
             if logprobs:
                 self._logprobs.extend(logprobs)
         events.append(event)
@@ -127,7 +127,7 @@ class SpeechItem:
         part = self._part()
         done = self._event(self._kind.done) | {self._kind.field: part[self._kind.field]}
         if self._kind is TEXT:
-            done["logprobs"] = self._logprobs
+            done["logprobs"] = _without_bytes(self._logprobs)
         events = [done, self._part_event("response.content_part.done", part)]
         self._parts.append(part)
         self._kind = None
@@ -174,6 +174,20 @@ def shape_annotation(annotation: dict[str, Any]) -> dict[str, Any] | None:
         "url": cited.get("url") or "",
         "title": cited.get("title") or "",
     }
+
+
+def _without_bytes(entries: Logprobs) -> Logprobs:
+    """Shape them for an event: the API's type of it names no bytes, the finished part's does."""
+    return [
+        {
+            "token": entry["token"],
+            "logprob": entry["logprob"],
+            "top_logprobs": [
+                {"token": top["token"], "logprob": top["logprob"]} for top in entry["top_logprobs"]
+            ],
+        }
+        for entry in entries
+    ]
 
 
 def _logprob(entry: dict[str, Any]) -> dict[str, Any]:

@@ -117,8 +117,9 @@ def test_log_probabilities_travel_when_they_were_asked_for() -> None:
 
     expected = [{"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [top]}]
     assert events[1]["part"]["logprobs"] == []
-    assert events[2]["logprobs"] == expected
-    assert events[3]["logprobs"] == expected
+    told = [{"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Ho", "logprob": -2.0}]}]
+    assert events[2]["logprobs"] == told
+    assert events[3]["logprobs"] == told
     assert end.output[0]["content"][0]["logprobs"] == expected
 
 
