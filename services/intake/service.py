@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
@@ -33,6 +34,7 @@ from services.intake.keys import ApiKey
 from services.intake.lanes import Context
 from services.intake.request import CreateResponse, parse_create
 from services.intake.streams import Follower, Hub
+from services.intake.tool_policy import Headers, warnings_about_tools
 from services.intake.turns import TurnTaker
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_in
@@ -74,6 +76,18 @@ class Answer:
 
     status: int
     body: bytes
+    headers: Headers = ()
+
+    @classmethod
+    def of(cls, status: int, body: bytes) -> Answer:
+        """Return the answer; a refusal may say, beside the error, when to come again."""
+        if status < HTTPStatus.BAD_REQUEST or b'"retry_after_seconds"' not in body:
+            return cls(status, body)
+        told = orjson.loads(body)
+        seconds = told.pop("retry_after_seconds", None)
+        if not isinstance(seconds, int):
+            return cls(status, body)
+        return cls(status, orjson.dumps(told), ((b"retry-after", b"%d" % seconds),))
 
 
 @dataclass(slots=True)
@@ -88,7 +102,7 @@ class Accepted:
     on_failure: Callable[[Answer], Awaitable[None]] | None = None
     """Told of a JSON answer that is an error, before the client is."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    """Further headers of the answer: how the limits of the key stand."""
+    """Further headers of the answer: how the limits of the key stand, and warnings."""
 
 
 class OwnView(Protocol):
@@ -157,6 +171,9 @@ class Responses:
         if not self.providers.serving(request.model) or not key.allows(request.model):
             raise model_not_found(request.model)
         assert isinstance(document, dict)
+        warnings: Headers = ()
+        if request.tools:
+            warnings = warnings_about_tools(self.providers, request.model, document)
         if key.limits is not None and self.limits is not None:
             tokens = estimate_tokens(document, most_output=self.bounds.estimated_output_tokens)
             place = place or Place(new_id("resp"), self.hub.partition)
@@ -181,10 +198,12 @@ class Responses:
             conversation_id=conversation_of(document),
         )
         try:
-            return await self._publish(command, await self._encode(command, body, history))
+            accepted = await self._publish(command, await self._encode(command, body, history))
         except BaseException:
             await self.turns.abandon(document, response_id)
             raise
+        accepted.headers = warnings
+        return accepted
 
     async def _within(
         self, limits: RateLimiter, ask: Ask, body: bytes, key: ApiKey, **known: Any
@@ -198,7 +217,7 @@ class Responses:
             if isinstance(error, ApiError):
                 error.headers = standing.headers()
             raise
-        accepted.headers = standing.headers()
+        accepted.headers = (*accepted.headers, *standing.headers())
         return accepted
 
     async def limit_headers(self, key: ApiKey) -> tuple[tuple[bytes, bytes], ...]:
@@ -262,7 +281,7 @@ class Responses:
                 last = entries[-1]
                 if last.flags & Flag.LAST:
                     self.reader.note_finished(accepted.response_id)
-                    return Answer(last.status, await self.payload(last))
+                    return Answer.of(last.status, await self.payload(last))
         finally:
             timer.cancel()
         raise ApiError(
