@@ -63,7 +63,12 @@ class Reader:
             row = await self._store.get(response_id, project=project)
             if row is not None and row.deleted:
                 return None
-            behind = row is None or (row.response is None and response_id in self._told)
+            # A row may be made by the end of a response; what was asked comes with its command.
+            behind = (
+                row is None
+                or row.request is None
+                or (row.response is None and response_id in self._told)
+            )
             if not behind or self._clock.monotonic() >= deadline:
                 return row
             await asyncio.sleep(pause)
