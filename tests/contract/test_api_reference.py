@@ -19,6 +19,8 @@ from services.intake.api.routes import Routes
 from services.kit.health import Health
 from services.kit.http import health_routes
 from services.mcp_broker.api import api_routes
+from services.webhooks.api import PREFIXES as WEBHOOK_PREFIXES
+from services.webhooks.api import Api as WebhooksApi
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 NOTHING = cast("Any", None)
@@ -33,12 +35,16 @@ def served() -> set[str]:
         *KeyRoutes(NOTHING, NOTHING, max_grace_seconds=0).routes(),
         *Api(NOTHING, token="").routes(),
         *FilesApi(NOTHING, token="", idle_seconds=1).routes(),
+        *WebhooksApi(NOTHING, NOTHING, token="", wake=NOTHING).routes(),
         *create_app(NOTHING, token="", health=health_routes(Health())).routes,
         *api_routes(list, token=""),
     ]
     found = {f"POST {CREATE_PATH}"}
     for route in routes:
         assert isinstance(route, Route)
+        if route.path.startswith(WEBHOOK_PREFIXES[1]):
+            # A second name for the same, which the reference says once.
+            continue
         path = re.sub(r"\{[^}]*\}", "{}", route.path)
         found |= {f"{method} {path}" for method in (route.methods or {"GET"}) - {"HEAD"}}
     return found
