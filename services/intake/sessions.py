@@ -11,7 +11,7 @@ import orjson
 
 from contracts.packs import Flag
 from services.intake.domain import queued_response
-from services.intake.errors import ApiError, history_too_large, model_not_found
+from services.intake.errors import ApiError, history_too_large, invalid, model_not_found
 from services.intake.frames import addressed, messages, stream_error
 from services.intake.keys import ApiKey
 from services.intake.lanes import NO_CONTEXT, Context, Contexts, Create, Lane, prepared_by
@@ -141,7 +141,14 @@ class Sessions:
         self, context: Context, create: Create, key: ApiKey
     ) -> AsyncGenerator[tuple[list[bytes], Context | None], None]:
         """Tell of a response without output that no provider was asked for and nobody stores."""
-        body, _ = create.body_after(context)
+        if create.body.get("conversation") is not None:
+            raise invalid(
+                "A warm-up can't be part of a conversation.",
+                param="conversation",
+                code="unsupported_value",
+            )
+        # What is prepared may be instructions and tools alone.
+        body = {"input": [], **create.body_after(context)[0]}
         request = parse_create(body)
         if not self._responses.providers.serving(request.model) or not key.allows(request.model):
             raise model_not_found(request.model)

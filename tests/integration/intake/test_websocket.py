@@ -103,6 +103,42 @@ async def test_a_warm_up_asks_no_model_and_can_be_followed() -> None:
         assert command["previous_response_id"] == warm["id"]
 
 
+async def test_a_warm_up_may_prepare_instructions_alone_and_stand_anywhere_in_a_chain() -> None:
+    async with listening() as sockets, sockets.client() as client:
+        first = await answered(sockets, client, 1, text="one", store=False)
+        warm = {
+            "type": "response.create",
+            "model": "gpt-5.1",
+            "generate": False,
+            "instructions": "be brief",
+            "previous_response_id": first,
+        }
+        await client.socket.send(orjson.dumps(warm).decode())
+        told = await client.turn()
+        await client.order("two", previous_response_id=told[-1]["response"]["id"], store=False)
+        command = await sockets.accepted(2)
+        assert texts(command) == ["one", "answer 1", "two"]
+        assert command["request"]["instructions"] == "be brief"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [
+        ({"conversation": "conv_1"}, 400, "conversation"),
+        ({"model": "nobody"}, 404, "model"),
+        ({"temperature": 9}, 400, "temperature"),
+        ({"previous_response_id": "resp_none"}, 400, "previous_response_id"),
+    ],
+)
+async def test_a_warm_up_is_held_to_the_rules_of_any_request(
+    fields: dict[str, Any], status: int, param: str
+) -> None:
+    async with listening() as sockets, sockets.client() as client:
+        await client.order(generate=False, **fields)
+        [refusal] = await client.turn()
+        assert (refusal["status"], refusal["error"]["param"]) == (status, param)
+
+
 async def test_a_context_is_known_to_its_connection_alone() -> None:
     async with listening() as sockets, sockets.client() as client, sockets.client() as other:
         first = await answered(sockets, client, 1, text="one", store=False)
