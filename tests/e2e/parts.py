@@ -17,6 +17,12 @@ DIALECTS = {"responses": "gpt-4o-mini", "chat": "chat-model", "local": "smollm2-
 """The model to ask for each provider that a client should not be able to tell from the others."""
 IMPATIENT = "impatient-model"
 """A model of the scripted upstream whose provider may not be silent for half a second."""
+NARROW = "narrow-model"
+"""A model whose provider may have one request under way, and is left alone after 3 failures."""
+TOOLLESS = "toolless-model"
+"""A model that can't call tools."""
+SPARED = "spared-model"
+"""A model with two providers, of either dialect."""
 
 
 class McpOverHttp:
@@ -88,6 +94,35 @@ idle_timeout_seconds = 0.5
 total_timeout_seconds = 2
 retries = 0
 breaker_failures = 0
+
+[[providers]]
+name = "narrow"
+base_url = "{upstream}"
+models = ["{NARROW}"]
+retries = 0
+max_concurrency = 1
+concurrency_wait_seconds = 0.1
+breaker_failures = 3
+breaker_open_seconds = 1
+
+[[providers]]
+name = "toolless"
+dialect = "chat"
+base_url = "{upstream}"
+models = ["{TOOLLESS}"]
+models_without_tools = ["*"]
+
+[[providers]]
+name = "spent"
+base_url = "{upstream}"
+models = ["{SPARED}"]
+retries = 0
+
+[[providers]]
+name = "spare"
+dialect = "chat"
+base_url = "{upstream}"
+models = ["{SPARED}"]
 
 {local_providers(model)}
 """
