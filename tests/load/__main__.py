@@ -23,7 +23,7 @@ from tests.load.report import page_with, render
 from tests.load.upstream import HOST
 
 PAGE = CHECKOUT / "docs" / "performance.md"
-KINDS = ("json", "stream", "paced")
+KINDS = ("json", "stream", "paced", "users")
 MOST_SECONDS = 600.0
 
 

@@ -24,7 +24,6 @@ from infra.local.settings import CHECKOUT
 from infra.local.stack import Stack
 from tests.load.figures import (
     ANTIPHON,
-    DELTAS,
     GATEWAY_PARTS,
     SCENARIOS,
     UPSTREAM,
@@ -131,11 +130,12 @@ class Bench:
             base_url=gateway.base_url,
             api_key=gateway.api_key,
             connections=scenario.connections,
-            stream=scenario.kind != "json",
+            stream=scenario.stream,
             warmup_s=self._choice.warmup_s,
             seconds=seconds,
-            deltas=DELTAS,
+            deltas=scenario.deltas,
             interval_ms=scenario.interval_ms,
+            think_ms=scenario.think_ms,
             drain_s=DRAIN_S,
         )
         argv = (sys.executable, "-m", "tests.load.generator", json.dumps(asdict(load)))

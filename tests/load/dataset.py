@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import orjson
@@ -30,6 +30,9 @@ _RESPONSE_COLUMNS = (
     *("stream", "events_partition", "previous_response_id", "accepted_at", "finished_at"),
     *("last_sequence_number", "request", "response", "deleted_at"),
 )
+
+
+Place = TypeVar("Place")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,19 @@ class DataSet:
     chains_of_20: list[tuple[str, str]] = field(default_factory=list)
     conversations: list[tuple[str, str, int]] = field(default_factory=list)
     keys: list[tuple[str, str]] = field(default_factory=list)
+
+    def sample(self, most: int) -> DataSet:
+        """Give so many of each kind at the most, spread evenly."""
+        return DataSet(
+            _spread(self.responses, most),
+            _spread(self.chains_of_20, most),
+            _spread(self.conversations, most),
+            _spread(self.keys, most),
+        )
+
+
+def _spread(places: list[Place], most: int) -> list[Place]:
+    return places[:: max(len(places) // most, 1)]
 
 
 def identifier(prefix: str, ms: int, chance: random.Random) -> str:

@@ -11,26 +11,32 @@ GATEWAY_PARTS = ("intake", "worker")
 JSON_RATIO = 0.06
 EVENTS_PER_S = 30_000
 ADDED_P99_MS = 25.0
+USERS_P95_MS = 20.0
 IDLE_RSS_MB = 120.0
 
-Kind = Literal["json", "stream", "paced"]
+Kind = Literal["json", "stream", "paced", "users"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One load; a paced one has a pause before each delta."""
+    """One load; a paced one has a pause before each delta. Users think before they ask again."""
 
     title: str
     kind: Kind
     connections: int
     interval_ms: int = 0
+    deltas: int = DELTAS
+    think_ms: int = 0
+    stream: bool = True
 
 
-SCENARIOS = JSON_32, JSON_100, STREAMS_32, PACED_100 = (
-    Scenario("JSON, 32 connections", "json", 32),
-    Scenario("JSON, 100 connections", "json", 100),
+SCENARIOS = JSON_32, JSON_100, STREAMS_32, PACED_100, USERS_JSON, USERS_STREAMS = (
+    Scenario("JSON, 32 connections", "json", 32, stream=False),
+    Scenario("JSON, 100 connections", "json", 100, stream=False),
     Scenario(f"{DELTAS}-delta streams, 32 connections", "stream", 32),
     Scenario("100 streams of 50 tokens/s", "paced", 100, interval_ms=20),
+    Scenario("100 users, JSON", "users", 100, 500, deltas=1, think_ms=1_000, stream=False),
+    Scenario("100 users, streams", "users", 100, 20, deltas=25, think_ms=1_000),
 )
 
 
@@ -50,7 +56,7 @@ class Run:
     @property
     def rate(self) -> float:
         """Requests/s for JSON, else events/s."""
-        name = "requests" if self.scenario.kind == "json" else "events"
+        name = "events" if self.scenario.stream else "requests"
         return float(self.counted[name]) / self.seconds
 
     @property
@@ -58,13 +64,14 @@ class Run:
         return sum(map(int, self.counted["errors"].values()))
 
     def __str__(self) -> str:
-        noun = "answers" if self.scenario.kind == "json" else "events"
+        noun = "events" if self.scenario.stream else "answers"
         return f"{self.scenario.title}, {self.gateway}: {self.rate:,.0f} {noun}/s"
 
     def per_1000(self, part: str) -> float:
         """CPU seconds of a part per 1000 requests, or per 1000 streams' worth of deltas."""
-        is_json = self.scenario.kind == "json"
-        done = self.counted["requests"] if is_json else self.counted["deltas"] / DELTAS
+        per_stream = self.scenario.deltas
+        streams = self.counted["deltas"] / per_stream
+        done = streams if self.scenario.stream else self.counted["requests"]
         return self.cpu_s[part] / max(float(done), 1.0) * 1000
 
 
@@ -94,13 +101,18 @@ class Bar:
     met: bool
 
 
-def added_ms(figures: Figures, gateway: str) -> dict[str, float] | None:
-    """Give by how much a gateway's lag exceeds the bare upstream's, percentile by percentile."""
-    bare, run = figures.find(PACED_100, UPSTREAM), figures.find(PACED_100, gateway)
-    if bare is None or run is None or not bare.counted["lag_ms"] or not run.counted["lag_ms"]:
+def added_ms(
+    figures: Figures, gateway: str, scenario: Scenario = PACED_100, *, of: str = "lag_ms"
+) -> dict[str, float] | None:
+    """Give by how much a gateway's lag exceeds the bare upstream's, percentile by percentile.
+
+    `of` may be `latency_ms`, for whole answers.
+    """
+    bare, run = figures.find(scenario, UPSTREAM), figures.find(scenario, gateway)
+    if bare is None or run is None or not bare.counted[of] or not run.counted[of]:
         return None
-    lags = run.counted["lag_ms"]
-    return {name: lags[name] - base for name, base in bare.counted["lag_ms"].items()}
+    times = run.counted[of]
+    return {name: times[name] - base for name, base in bare.counted[of].items()}
 
 
 def ratio(figures: Figures, run: Run) -> float | None:
@@ -123,6 +135,15 @@ def bars(figures: Figures) -> list[Bar]:
     if added := added_ms(figures, ANTIPHON):
         bar, p99 = f"added p99 < {ADDED_P99_MS:.0f} ms", added["p99"]
         judged.append(Bar(PACED_100.title, bar, f"{p99:.1f} ms", p99 < ADDED_P99_MS))
+    for scenario, of, what in (
+        (USERS_JSON, "latency_ms", "answer"),
+        (USERS_STREAMS, "lag_ms", "delta"),
+        (USERS_STREAMS, "latency_ms", "whole stream"),
+    ):
+        if added := added_ms(figures, ANTIPHON, scenario, of=of):
+            bar, p95 = f"added p95 < {USERS_P95_MS:.0f} ms", added["p95"]
+            met = p95 < USERS_P95_MS
+            judged.append(Bar(f"{scenario.title}: {what}", bar, f"{p95:.1f} ms", met))
     for part in GATEWAY_PARTS:
         size, bar = figures.idle_rss_mb[part], f"<= {IDLE_RSS_MB:.0f} MB"
         judged.append(Bar(f"RSS of the idle {part}", bar, f"{size:.0f} MB", size <= IDLE_RSS_MB))

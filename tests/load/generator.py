@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import re
 import secrets
 import sys
@@ -37,7 +38,10 @@ _STATUS = re.compile(rb'"status":\s*"completed"')
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What to ask whom. `interval_ms` above 0 paces each stream's deltas in the upstream."""
+    """What to ask whom. `interval_ms` above 0 paces each stream's deltas in the upstream.
+
+    `think_ms` is the mean pause of a connection before it asks again.
+    """
 
     base_url: str
     api_key: str
@@ -47,6 +51,7 @@ class Load:
     seconds: float
     deltas: int = 1
     interval_ms: int = 0
+    think_ms: int = 0
     drain_s: float = 30.0
 
     def request(self, token: int) -> bytes:
@@ -131,6 +136,8 @@ class Generator:
                 error = await self._ask(connection)
             except OSError as problem:
                 error = type(problem).__name__
+            if error is None and load.think_ms:
+                await asyncio.sleep(load.think_ms / 1000 * random.uniform(0.5, 1.5))
             if error is not None:
                 self.tally.errors[error] += 1
                 failures += 1

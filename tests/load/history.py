@@ -1,7 +1,8 @@
 """What intake's queries cost with a long past: `python -m tests.load.history ROWS=1000000`.
 
 Starts a PostgreSQL of its own, fills intake's schema and measures every query that intake makes.
-`WRITE=1` puts the figures into docs/performance.md, `TIMES=5000` asks each query more often.
+`WRITE=1` puts the figures into docs/performance.md, `TIMES=5000` asks each query more often, and
+`KEEP=1` keeps the data, which a later run with it takes up again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 
 import asyncpg
+import orjson
 
 from infra.cli.output import Progress, out
 from infra.local.parts.postgres import PostgresServer
@@ -19,7 +21,7 @@ from infra.local.process import serving
 from infra.local.settings import CHECKOUT, LocalSettings
 from services.kit.database import create_engine
 from services.kit.migrate import migrate
-from tests.load.dataset import fill
+from tests.load.dataset import DataSet, fill
 from tests.load.machine import describe
 from tests.load.queries import BAR_P95_MS, CONNECTIONS, Queries, Timing, measure
 from tests.load.report import table
@@ -30,8 +32,10 @@ METHOD = f"""\
 `python -m tests.load.history ROWS=1000000` starts a PostgreSQL of its own, fills intake's schema
 with a past and asks each query of intake at random places, through intake's own stores, over
 {CONNECTIONS} connections at once."""
-DEFAULTS = {"ROWS": 1_000_000, "TIMES": 2_000, "WRITE": 0}
+DEFAULTS = {"ROWS": 1_000_000, "TIMES": 2_000, "WRITE": 0, "KEEP": 0}
 MOST_ROWS = 20_000_000
+MOST_KNOWN = 100_000
+"""Places of each kind that queries choose from."""
 
 
 def options(arguments: list[str]) -> dict[str, int]:
@@ -52,16 +56,22 @@ def options(arguments: list[str]) -> dict[str, int]:
 async def run(chosen: dict[str, int], say: Progress) -> tuple[str, list[Timing]]:
     """Fill, measure, and give a sentence about the data with the timings."""
     home = LocalSettings.load().home / "history"
-    shutil.rmtree(home, ignore_errors=True)
+    kept = home / "known.json"
+    if not (chosen["KEEP"] and kept.is_file()):
+        shutil.rmtree(home, ignore_errors=True)
     timings = []
     try:
         async with serving(PostgresServer(home)) as server:
             engine = create_engine(server.url, pool_size=CONNECTIONS, name="history")
             await migrate(engine, service="intake")
             began = time.monotonic()
-            known = await fill(server.url, chosen["ROWS"])
-            sizes = await _sizes(server.url)
-            data = f"{sizes}, filled in {time.monotonic() - began:,.0f} s"
+            if kept.is_file():
+                known = DataSet(**orjson.loads(kept.read_bytes()))
+            else:
+                known = (await fill(server.url, chosen["ROWS"])).sample(MOST_KNOWN)
+                kept.write_bytes(orjson.dumps(known))
+            say(f"filled in {time.monotonic() - began:,.0f} s")
+            data = await _sizes(server.url)
             say(data)
             queries = Queries(engine, known)
             for name, (ask, share) in queries.all().items():
@@ -70,7 +80,8 @@ async def run(chosen: dict[str, int], say: Progress) -> tuple[str, list[Timing]]
                 say(str(timings[-1]))
             await engine.dispose()
     finally:
-        shutil.rmtree(home / "data", ignore_errors=True)
+        if not chosen["KEEP"]:
+            shutil.rmtree(home, ignore_errors=True)
     return data, timings
 
 

@@ -29,7 +29,7 @@ def _throughput(figures: Figures) -> str:
     rows = []
     for run in figures.runs:
         # A pace that is kept by both says nothing, and the bare upstream is its own measure.
-        tells = run.gateway != UPSTREAM and run.scenario.kind != "paced"
+        tells = run.gateway != UPSTREAM and run.scenario.kind not in ("paced", "users")
         share, times = ratio(figures, run) if tells else None, run.counted["latency_ms"] or {}
         rows.append(
             [
@@ -49,10 +49,10 @@ def _throughput(figures: Figures) -> str:
 def _lag(figures: Figures) -> str:
     rows = []
     for run in figures.runs:
-        lags, added = run.counted["lag_ms"], added_ms(figures, run.gateway)
+        lags, added = run.counted["lag_ms"], added_ms(figures, run.gateway, run.scenario)
         if lags and added:
             cells = [f"{times[name]:.1f}" for times in (lags, added) for name in lags]
-            rows.append([run.gateway, *cells])
+            rows.append([f"{run.scenario.title}, {run.gateway}", *cells])
     head = ["lag of a delta, ms", "p50", "p95", "p99", "added p50", "added p95", "added p99"]
     return table(head, rows) if rows else ""
 

@@ -159,7 +159,17 @@ class Connection(asyncio.Protocol):
         else:
             text = token[0].ljust(TEXT_BYTES, b".")
             answer = chosen.answer % {b"id": name, b"text": text}
-            self._write(_OK % (len(answer), answer))
+            whole = _OK % (len(answer), answer)
+            if interval_ms:
+                # A model that thinks: the answer comes when all of it is there.
+                seconds = deltas * interval_ms / 1000
+                self._task = asyncio.get_running_loop().create_task(self._later(whole, seconds))
+            else:
+                self._write(whole)
+
+    async def _later(self, answer: bytes, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._write(answer)
 
     async def _stream(
         self, chosen: Script, name: bytes, token: bytes, deltas: int, interval_s: float

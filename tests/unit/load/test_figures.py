@@ -18,7 +18,7 @@ from tests.load.generator import percentiles
 from tests.load.machine import Usage, split_cores
 from tests.load.report import page_with, render, table
 
-JSON_32, _JSON_100, STREAMS_32, PACED_100 = SCENARIOS
+JSON_32, _JSON_100, STREAMS_32, PACED_100, USERS_JSON, USERS_STREAMS = SCENARIOS
 PARTS = {"kafka": 400.0, "intake": 100.0, "worker": 121.0}
 
 
