@@ -337,6 +337,26 @@ async def test_intake_that_is_asked_to_stop_ends_what_runs_and_says_good_bye(
         assert (await answer.json())["status"] == "completed"
 
 
+async def test_what_ran_when_intake_was_killed_is_not_lost(
+    stack: Stack, http: ClientSession, upstream: UpstreamProcess, mark: str
+) -> None:
+    async with socket_of(stack) as socket:
+        await socket.order(f"tokens: 40 ; fault:hold@20#{mark}")
+        told = await socket.until(10)
+        response_id = told[0]["response"]["id"]
+        killed = stack.kill("intake")
+        assert await socket.closed() == 1006
+    await stack.ready_again("intake", after=killed)
+    upstream.release(mark)
+    async with resuming(http, response_id, after=told[-1]["sequence_number"]) as stream:
+        rest = await stream.rest()
+    assert numbers(told + rest) == list(range(len(told) + len(rest)))
+    assert rest[-1]["type"] == "response.completed"
+    async with socket_of(stack) as again:
+        await again.order("script:recall", previous_response_id=response_id)
+        assert said((await again.turn())[-1]["response"]).startswith("tokens: 40")
+
+
 async def test_many_connections_speak_at_once(stack: Stack, upstream: UpstreamProcess) -> None:
     async def talk(number: int) -> list[str]:
         heard = []
