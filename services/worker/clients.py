@@ -78,6 +78,7 @@ class KafkaFacts:
             source="/worker",
             subject=job.response_id,
             time=self._clock.now(),
+            traceparent=job.traceparent,
         )
 
     async def _send_once(self, value: bytes, response_id: str) -> None:

@@ -47,6 +47,7 @@ from services.worker.store import LeaseStore
 from services.worker.subscribers import Bounds, CommandIntake, Control
 from services.worker.sweeps import Republisher
 from services.worker.tools.mcp import McpCaller, McpCatalog
+from services.worker.tracing import Tracing
 
 _LIVENESS_SECONDS = 60.0
 _CLAIMS_AT_ONCE = 4
@@ -107,6 +108,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     name = settings.name
     providers = settings.providers()
     metrics = WorkerMetrics()
+    tracing = Tracing(enabled=bool(settings.otel_exporter_otlp_endpoint))
     connections = {p.name: connect(p, settings, metrics) for p in providers.providers}
     vendors = {p.name: vendor(p, settings) for p in providers.providers if p.dialect == "responses"}
     engine = create_engine(settings.database_url, pool_size=settings.database_pool, name="worker")
@@ -151,7 +153,10 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
             response_id=job.response_id,
             partition=job.command.events_partition,
         ),
+        tracing=tracing,
     )
+    for connection in connections.values():
+        connection.client.guard.tracing = tracing
     operations = OperationRunner(
         responses=runner,
         answers=Answers(dict[str, Vendor](vendors), attempts.tools, seals, clock, new_id),

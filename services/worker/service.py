@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import orjson
@@ -30,6 +31,7 @@ from services.worker.outcome import (
     refused,
 )
 from services.worker.recovery import Delivered
+from services.worker.tracing import Tracing
 
 
 class Facts(Protocol):
@@ -52,6 +54,7 @@ class ResponseRunner:
     facts: Facts
     clock: Clock
     read_back: Callable[[Job], Awaitable[Delivered]]
+    tracing: Tracing = field(default_factory=partial(Tracing, enabled=False))
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self, job: Job, out: OutStream) -> None:
@@ -60,6 +63,11 @@ class ResponseRunner:
         The order matters: once the last bytes are on the log a later attempt finds them there and
         only states the fact again, so a crash in between neither repeats the model nor the answer.
         """
+        with self.tracing.response(job) as span:
+            outcome = await self._run(job, out)
+            span.ended(outcome.response, outcome.provider)
+
+    async def _run(self, job: Job, out: OutStream) -> Outcome:
         started_at = self.clock.now()
         skip_through = -1
         outcome: Outcome | None = None
@@ -73,6 +81,7 @@ class ResponseRunner:
             else:
                 outcome = await self.attempts.run(job, out, skip_through)
         await self._end(job, out, outcome, started_at)
+        return outcome
 
     async def give_up(self, job: Job, out: OutStream) -> None:
         """End a job that can't be answered as failed, after what was told already.

@@ -59,12 +59,13 @@ class CommandPlace:
 class Claim:
     """A response this worker shall run, or end at once when it was `cancelled` meanwhile.
 
-    One whose command is `lost` can only be ended as failed.
+    One whose command is `lost` can only be ended as failed. `traceparent` is the command's.
     """
 
     attempt: int
     cancelled: bool
     lost: bool = False
+    traceparent: str | None = None
 
 
 # All times are the database's: workers' clocks may differ or jump.

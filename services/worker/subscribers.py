@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import orjson
@@ -121,9 +121,12 @@ class CommandIntake:
         )
         for response_id, claim in claimed.items():
             self.cancel(response_id)
+            command, received = commands[response_id]
+            traceparent = received.envelope.traceparent
+            if traceparent is not None:
+                claim = replace(claim, traceparent=traceparent)  # noqa: PLW2901 - the same claim
             task = self._tasks.spawn(
-                self._work(commands[response_id][0], claim, self._open),
-                name=f"run {response_id}",
+                self._work(command, claim, self._open), name=f"run {response_id}"
             )
             self._open[response_id] = task
         self._note_room()
@@ -202,7 +205,15 @@ class CommandIntake:
             stored = orjson.loads(await check_out(self._blobs, command.payload))
             request, history = stored["request"], stored["history"]
         files = await load_files(command.files, self._blobs) if command.files else {}
-        return Job(command, claim.attempt, request, history, claim.cancelled, files)
+        return Job(
+            command,
+            claim.attempt,
+            request,
+            history,
+            claim.cancelled,
+            files,
+            traceparent=claim.traceparent,
+        )
 
 
 class Control:

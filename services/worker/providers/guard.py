@@ -6,10 +6,13 @@ import asyncio
 import time
 from types import TracebackType
 
+from opentelemetry.trace import Span
+
 from contracts.providers import ProviderConfig
 from services.worker.breaker import Breaker, BreakerRule, State
 from services.worker.errors import ProviderBusyError, ProviderOpenError, UpstreamError
 from services.worker.metrics import WorkerMetrics
+from services.worker.tracing import Tracing, end_call
 
 _RETRY_AFTER_SECONDS = 1.0
 
@@ -20,6 +23,7 @@ class Guard:
     def __init__(self, config: ProviderConfig, metrics: WorkerMetrics | None = None) -> None:
         self._config = config
         self.metrics = metrics
+        self.tracing: Tracing | None = None
         self.breaker = Breaker(
             BreakerRule(
                 failures=config.breaker_failures,
@@ -85,7 +89,8 @@ class Guard:
                 retry_after_seconds=max(self.breaker.opens_in(now), _RETRY_AFTER_SECONDS),
             )
         self.open_calls += 1
-        return Call(self, ticket, now)
+        span = self.tracing and self.tracing.call(self.name, self._config.base_url)
+        return Call(self, ticket, now, span or None)
 
     def leave(self) -> None:
         """Free a place."""
@@ -96,10 +101,11 @@ class Guard:
 class Call:
     """One admitted call."""
 
-    __slots__ = ("_began", "_guard", "_ticket", "answered")
+    __slots__ = ("_began", "_guard", "_span", "_ticket", "answered")
 
-    def __init__(self, guard: Guard, ticket: int, began: float) -> None:
+    def __init__(self, guard: Guard, ticket: int, began: float, span: Span | None) -> None:
         self._guard = guard
+        self._span = span
         self._ticket = ticket
         self._began = began
         self.answered = False
@@ -121,6 +127,8 @@ class Call:
         guard.breaker.settle(self._ticket, failed=failed, now=ended)
         if guard.metrics is not None:
             guard.metrics.called(guard.name, outcome, ended - self._began)
+        if self._span is not None:
+            end_call(self._span, outcome)
 
     def _verdict(self, error: BaseException | None) -> tuple[bool | None, str]:
         """Say what the end tells about the provider's health, and its name in metrics."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from services.kit.consumer import OUTAGES
 from services.kit.retry import Backoff, retry
@@ -47,7 +48,7 @@ class Queue(Protocol):
 class Reader(Protocol):
     """Reads commands back; see `CommandReader`."""
 
-    async def read(self, places: Sequence[CommandPlace]) -> dict[str, RunResponseV1]:
+    async def read(self, places: Sequence[CommandPlace]) -> dict[str, Envelope]:
         """Return the commands by response id, without those that are gone."""
         ...
 
@@ -162,15 +163,18 @@ class Dispatcher:
             self._start(one, commands.get(one.place.response_id))
         return True
 
-    def _start(self, taken: Taken, command: RunResponseV1 | None) -> None:
+    def _start(self, taken: Taken, envelope: Envelope | None) -> None:
         assert self._starter is not None
         claim = taken.claim
         if not self._keeper.holds(taken.place.response_id, claim.attempt):
             return
-        if command is None:
+        command = None if envelope is None else envelope.data
+        if envelope is None or not isinstance(command, RunResponseV1):
             logger.error("the command of %s is gone from its topic", taken.place.response_id)
             command = RunResponseV1.model_validate_json(taken.head)
             claim = replace(claim, lost=True)
+        elif envelope.traceparent is not None:
+            claim = replace(claim, traceparent=envelope.traceparent)
         task = self._starter.start_queued(command, claim)
         self._running.add(task)
         task.add_done_callback(self._ended)

@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
@@ -40,7 +41,7 @@ class CommandReader:
             await self._kafka.stop()
             self._kafka = None
 
-    async def read(self, places: Sequence[CommandPlace]) -> dict[str, RunResponseV1]:
+    async def read(self, places: Sequence[CommandPlace]) -> dict[str, Envelope]:
         """Return the commands at these places by response id; what is gone is not in it.
 
         Raises `KafkaError` when the topic can't be read.
@@ -60,7 +61,7 @@ class CommandReader:
         by_partition: dict[int, dict[int, str]] = defaultdict(dict)
         for place in places:
             by_partition[place.partition][place.offset] = place.response_id
-        found: dict[str, RunResponseV1] = {}
+        found: dict[str, Envelope] = {}
         for number, wanted in sorted(by_partition.items()):
             try:
                 await self._read(TopicPartition(RESPONSES_COMMANDS.name, number), wanted, found)
@@ -68,19 +69,19 @@ class CommandReader:
                 found.update(await self._read_each(number, wanted))
         return found
 
-    async def _read_each(self, number: int, wanted: dict[int, str]) -> dict[str, RunResponseV1]:
+    async def _read_each(self, number: int, wanted: dict[int, str]) -> dict[str, Envelope]:
         """Read what is left of a partition whose oldest part is gone, or never was."""
         partition = TopicPartition(RESPONSES_COMMANDS.name, number)
         oldest = (await self._kafka.beginning_offsets([partition]))[partition]
         end = (await self._kafka.end_offsets([partition]))[partition]
         left = {offset: one for offset, one in wanted.items() if oldest <= offset < end}
-        found: dict[str, RunResponseV1] = {}
+        found: dict[str, Envelope] = {}
         if left:
             await self._read(partition, left, found)
         return found
 
     async def _read(
-        self, partition: TopicPartition, wanted: dict[int, str], found: dict[str, RunResponseV1]
+        self, partition: TopicPartition, wanted: dict[int, str], found: dict[str, Envelope]
     ) -> None:
         kafka = self._kafka
         # One partition at a time: a fetch brings a batch above its bound only as the first it has.
@@ -106,11 +107,12 @@ class CommandReader:
             kafka.pause(partition)
 
 
-def _keep(value: bytes, response_id: str, found: dict[str, RunResponseV1]) -> None:
+def _keep(value: bytes, response_id: str, found: dict[str, Envelope]) -> None:
     try:
-        command = decode(value).data
+        envelope = decode(value)
     except ValueError:
         logger.exception("the command of %s can't be read", response_id)
         return
+    command = envelope.data
     if isinstance(command, RunResponseV1) and command.response_id == response_id:
-        found[response_id] = command
+        found[response_id] = envelope
