@@ -12,6 +12,7 @@ from services.intake.errors import ApiError, invalid
 Object = dict[str, Any]
 Number = Annotated[float, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
 Metadata = Annotated[
     dict[Annotated[StrictStr, Field(max_length=64)], Annotated[StrictStr, Field(max_length=512)]],
     Field(max_length=16),
@@ -102,7 +103,7 @@ class CreateResponse(BaseModel):
     prompt_cache_retention: StrictStr | None = None
     reasoning: Object | None = None
     safety_identifier: StrictStr | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    service_tier: ServiceTier | None = None
     store: StrictBool | None = None
     stream: StrictBool | None = None
     stream_options: _StreamOptions | None = None
