@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from http import HTTPStatus
 from typing import Protocol
 
 import orjson
@@ -11,6 +13,8 @@ import orjson
 from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.principal import Principal
 from contracts.responses import RunResponseV1
+from services.intake.admission.estimate import estimate_tokens
+from services.intake.admission.limiter import Ask
 from services.intake.body import parse_json
 from services.intake.domain import conversation_of
 from services.intake.errors import ApiError, history_too_large, model_not_found
@@ -91,6 +95,25 @@ class Operations:
             raise history_too_large("conversation")
         return items
 
+    async def _within_limits(
+        self, command: RunResponseV1, body: bytes, history: bytes | None, key: ApiKey
+    ) -> Answer:
+        """Ask once the key's limits admit it; only compacting uses tokens, of what it is given."""
+        limits = self.responses.limits
+        if key.limits is None or limits is None:
+            return await self.responses.ask(command, body, history)
+        tokens = 0
+        if isinstance(command, CompactConversationV1):
+            given = {"body": orjson.loads(body), "history": orjson.loads(history or b"[]")}
+            most_output = self.responses.bounds.estimated_output_tokens
+            tokens = estimate_tokens(given, most_output=most_output)
+        ask = Ask(key.key_id, key.limits, command.response_id, tokens)
+        answer, headers = await limits.run(ask, partial(self.responses.ask, command, body, history))
+        if tokens == 0 or answer.status >= HTTPStatus.BAD_REQUEST:
+            # These have no end on the log that would free what was reserved.
+            limits.give_back(ask)
+        return replace(answer, headers=(*answer.headers, *headers))
+
     async def _ask(
         self,
         contract: type[RunResponseV1],
@@ -117,7 +140,7 @@ class Operations:
                 retry_after_seconds=1,
             )
         try:
-            return await self.responses.ask(command, body, history)
+            return await self._within_limits(command, body, history, key)
         except ApiError as error:
             if error.code != "timeout":
                 raise

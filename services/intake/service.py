@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -175,10 +176,16 @@ class Responses:
         if request.tools:
             warnings = warnings_about_tools(self.providers, request.model, document)
         if key.limits is not None and self.limits is not None:
-            tokens = estimate_tokens(document, most_output=self.bounds.estimated_output_tokens)
+            tokens = 0
+            if key.limits.tokens_per_minute is not None:
+                tokens = estimate_tokens(document, most_output=self.bounds.estimated_output_tokens)
             place = place or Place(new_id("resp"), self.hub.partition)
             ask = Ask(key.key_id, key.limits, place.response_id, tokens)
-            return await self._within(self.limits, ask, body, key, place=place, history=history)
+            free = partial(self.accept, body, replace(key, limits=None))
+            work = partial(free, place=place, history=history)
+            accepted, headers = await self.limits.run(ask, work)
+            accepted.headers = (*accepted.headers, *headers)
+            return accepted
         response_id = new_id("resp") if place is None else place.response_id
         if place is not None and place.again:
             await self.turns.abandon(document, response_id)
@@ -203,21 +210,6 @@ class Responses:
             await self.turns.abandon(document, response_id)
             raise
         accepted.headers = warnings
-        return accepted
-
-    async def _within(
-        self, limits: RateLimiter, ask: Ask, body: bytes, key: ApiKey, **known: Any
-    ) -> Accepted:
-        """Accept a request once its key's limits admit it; what comes of it says how they stand."""
-        standing = await limits.admit(ask)
-        try:
-            accepted = await self.accept(body, replace(key, limits=None), **known)
-        except BaseException as error:
-            limits.give_back(ask)
-            if isinstance(error, ApiError):
-                error.headers = standing.headers()
-            raise
-        accepted.headers = (*accepted.headers, *standing.headers())
         return accepted
 
     async def limit_headers(self, key: ApiKey) -> tuple[tuple[bytes, bytes], ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from opentelemetry import metrics
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +20,7 @@ from services.kit.clock import Clock
 logger = logging.getLogger(__name__)
 _AWAY = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _MOST_KEPT = 10_000
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,9 @@ class RateLimiter:
     """The limits of keys, right across replicas while the store answers.
 
     One statement is under way at a time; who comes meanwhile goes with the next. When the store
-    does not answer in time, requests are judged by what this replica knows, so that a limit holds for
-    each replica instead of for all together, and nobody waits for the store until it had a pause.
+    does not answer in time, requests are judged by what this replica knows, so that a limit holds
+    for each replica instead of for all together, and nobody waits for the store until it had a
+    pause.
     """
 
     def __init__(self, store: LimitStore, clock: Clock, patience: Patience | None = None) -> None:
@@ -130,6 +132,23 @@ class RateLimiter:
             return (await self.standing(ask)).headers()
         except ApiError:
             return ()
+
+    async def run(
+        self, ask: Ask, work: Callable[[], Awaitable[Result]]
+    ) -> tuple[Result, tuple[tuple[bytes, bytes], ...]]:
+        """Admit a request, then do its work; return the result and the headers for its answer.
+
+        What fails gives back what was reserved, and its `ApiError` has the headers. Raises one of
+        its own (429).
+        """
+        standing = await self.admit(ask)
+        try:
+            return await work(), standing.headers()
+        except BaseException as error:
+            self.give_back(ask)
+            if isinstance(error, ApiError):
+                error.headers = standing.headers()
+            raise
 
     def give_back(self, ask: Ask) -> None:
         """Free the tokens of an admitted request that came to nothing, soon."""

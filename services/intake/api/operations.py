@@ -43,4 +43,6 @@ class OperationRoutes:
         key = self._keys.authenticate(request.headers.get("authorization", ""))
         body = await read_body(request.scope, request.receive, limit=self._max_body_bytes)
         answer = await operation(body, key)
-        return Response(answer.body, answer.status, media_type="application/json")
+        response = Response(answer.body, answer.status, media_type="application/json")
+        response.raw_headers.extend(answer.headers)
+        return response
