@@ -57,6 +57,8 @@ class Codex:
     launcher: Launcher
     stack: Stack
     folder: Path
+    provider: str = ""
+    """Further lines of the provider's table."""
 
     async def do(self, task: str, *options: str, model: str = MODEL, config: str = "") -> Task:
         """Run `codex exec` to its end."""
@@ -78,16 +80,19 @@ class Codex:
         assert ended.status == 0, ended.out + ended.err
         return Task([json.loads(line) for line in ended.out.splitlines()], work)
 
-    @property
-    def provider(self) -> str:
-        """Further lines of the provider's table."""
-        return ""
-
 
 @pytest.fixture
 def codex(launcher: Launcher, stack: Stack, tmp_path: Path, upstream: UpstreamProcess) -> Codex:
     """Codex over HTTP."""
     return Codex(launcher, stack, tmp_path)
+
+
+@pytest.fixture
+def codex_over_websocket(
+    launcher: Launcher, stack: Stack, tmp_path: Path, upstream: UpstreamProcess
+) -> Codex:
+    """Codex over one WebSocket; it would fall back to HTTP, and say so."""
+    return Codex(launcher, stack, tmp_path, "supports_websockets = true\n")
 
 
 def binary() -> Path:
@@ -118,6 +123,25 @@ async def test_codex_does_a_whole_task_over_http(codex: Codex) -> None:
 
 async def test_codex_does_a_whole_task_with_a_model_of_a_chat_provider(codex: Codex) -> None:
     assert_done(await codex.do(TASK, model=DIALECTS["chat"], config=PLAIN))
+
+
+async def test_codex_does_a_whole_task_over_a_websocket(
+    codex_over_websocket: Codex, upstream: UpstreamProcess
+) -> None:
+    assert_done(await codex_over_websocket.do(TASK))
+
+    # It marks each request that goes over a WebSocket, and the marks go on to the provider.
+    asked = [request["body"] for request in upstream.requests("exec_command")]
+    assert len(asked) == 3
+    assert all("x-codex-ws-stream-request-start-ms" in body["client_metadata"] for body in asked)
+    # It sends only what is new; the provider is told everything.
+    assert [len(body["input"]) - len(asked[0]["input"]) for body in asked] == [0, 2, 4]
+
+
+async def test_codex_does_a_whole_task_over_a_websocket_with_a_model_of_a_chat_provider(
+    codex_over_websocket: Codex,
+) -> None:
+    assert_done(await codex_over_websocket.do(TASK, model=DIALECTS["chat"], config=PLAIN))
 
 
 async def test_codex_goes_on_with_a_session(codex: Codex) -> None:
