@@ -208,7 +208,8 @@ PROVIDER: Words = {
     "idle_timeout_seconds": "Between two reads of an answer.",
     "total_timeout_seconds": "For one whole request.",
     "retries": "Tries after the first, while nothing was streamed to the client. "
-    "Between them 0.2 to 5 s, or up to 20 s when the provider says `retry-after`.",
+    "Between them 0.2 to 5 s, or up to 20 s when the provider says `retry-after`; "
+    "when it says more, it is not asked again.",
     "max_connections": "Most connections per worker.",
     "max_concurrency": "Most requests that one worker has under way at it. Unset: no limit.",
     "concurrency_wait_seconds": "How long a request waits for one of these to end. "

@@ -27,7 +27,8 @@
 | messages, functions, function_call, n        | refused: they would contradict what we send      |
 | everything else: temperature, top_p, user,   | passed as it stands                              |
 | safety_identifier, prompt_cache_*, moderation|                                                  |
-| service_tier, stop, seed, ...                |                                                  |
+| stop, seed, ...                              |                                                  |
+| service_tier                                 | by the provider's name for it (worker/policy.py) |
 
 A null is an absent parameter. `max_completion_tokens` goes alone: OpenAI refuses it next to
 `max_tokens` and refuses the latter for reasoning models; vLLM, SGLang and llama.cpp (from 2026)
