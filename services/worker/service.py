@@ -195,7 +195,7 @@ def _given_up() -> UpstreamError:
     )
 
 
-def _refusal(error: UpstreamError) -> dict[str, object]:
+def error_body(error: UpstreamError) -> dict[str, object]:
     """Return the error for a JSON client, with what its reader makes a header of."""
     if error.retry_after_seconds is None:
         return error.body()
@@ -206,7 +206,7 @@ def _write_last(job: Job, out: OutStream, outcome: Outcome, body: bytes) -> None
     if job.command.stream:
         out.write(last_frame(outcome), flags=Flag.LAST)
     elif outcome.error is not None and not job.command.background:
-        payload = orjson.dumps(_refusal(outcome.error))
+        payload = orjson.dumps(error_body(outcome.error))
         out.write(payload, flags=Flag.LAST | Flag.JSON, status=outcome.error.status)
     else:
         out.write(body, flags=Flag.LAST | Flag.JSON)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -12,6 +12,7 @@ import orjson
 from contracts.operations import CountInputTokensV1
 from services.kit.clock import Clock
 from services.kit.seal import SealError
+from services.worker.attached import refuse_lost
 from services.worker.attempts import Tools, Upstream
 from services.worker.chat.outcome import shape_usage
 from services.worker.chat.request import to_chat_request
@@ -25,6 +26,7 @@ from services.worker.operations.compaction import (
     user_messages,
 )
 from services.worker.outcome import estimate_usage
+from services.worker.policy import overrides
 from services.worker.seals import ItemSeals
 
 Object = dict[str, Any]
@@ -64,6 +66,7 @@ class Answers:
     async def ask(self, job: Job, upstream: Upstream) -> Result:
         """Return the provider's answer as ours; raises `UpstreamError`."""
         job = self.seals.opened(job)
+        refuse_lost(job.files)
         if isinstance(job.command, CountInputTokensV1):
             return await self._count(job, upstream)
         return await self._compact(job, upstream)
@@ -73,7 +76,8 @@ class Answers:
         body = self._body(job, upstream)
         if vendor is None:
             return await self._count_by_asking(job, upstream, body)
-        counted = await vendor.count_input_tokens(body)
+        async with _admitted(upstream):
+            counted = await vendor.count_input_tokens(body)
         if not isinstance(counted.get("input_tokens"), int):
             raise UpstreamError("the provider's answer has no number of tokens")
         return Result(counted)
@@ -97,10 +101,14 @@ class Answers:
         return Result(counted, usage)
 
     async def _compact(self, job: Job, upstream: Upstream) -> Result:
+        if (changed := overrides(job, upstream.config)) is not None:
+            job = replace(job, overrides=changed)
         vendor = self.vendors.get(upstream.config.name)
         if vendor is None:
             return await self._summarise(job, upstream)
-        compacted = await vendor.compact(self._body(job, upstream))
+        body = self._body(job, upstream)
+        async with _admitted(upstream):
+            compacted = await vendor.compact(body)
         if not isinstance(compacted.get("output"), list):
             raise UpstreamError("the provider's answer is no compaction")
         compacted["id"] = job.response_id
@@ -134,7 +142,8 @@ class Answers:
         return Result(body, body["usage"], estimated_usage=end.usage is None)
 
     async def _turn(self, job: Job, upstream: Upstream, items: list[Item]) -> TurnEnd:
-        request, asked = question(job.request, items)
+        given = {**job.request, **(job.overrides or {})}
+        request, asked = question(given, items)
         model = upstream.config.upstream_name(job.command.model)
         async with aclosing(upstream.turns.turn(request, asked, model=model)) as events:
             async for event in events:
@@ -151,6 +160,16 @@ class Answers:
             if "tool_choice" in body:
                 body["tool_choice"] = plan.choice(body["tool_choice"])
         return body
+
+
+@asynccontextmanager
+async def _admitted(upstream: Upstream) -> AsyncIterator[None]:
+    """Make a call of the official client one of the provider's calls, with its bounds."""
+    guard = upstream.client.guard
+    if guard.limited:
+        await guard.place()
+    with guard.call():
+        yield
 
 
 def _malformed(error: Exception) -> RequestRefusedError:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from typing import Any, Protocol
 
 import orjson
@@ -14,18 +15,16 @@ from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.packs import Flag
 from contracts.responses import ResponseFinishedV1
 from services.kit.clock import Clock
-from services.kit.retry import Backoff
 from services.worker.attempts import Upstream
 from services.worker.domain import Job
 from services.worker.errors import RequestRefusedError, UpstreamError
 from services.worker.operations.answers import Answers, Result
 from services.worker.outbox import OutStream
+from services.worker.policy import pause_before_retry
 from services.worker.recovery import Delivered
-from services.worker.service import Facts
+from services.worker.service import Facts, error_body
 
 TYPES = frozenset({CountInputTokensV1.TYPE, CompactConversationV1.TYPE})
-_RETRY = Backoff(attempts=10, first_seconds=0.2, longest_seconds=5.0)
-_LONGEST_RETRY_AFTER_SECONDS = 20.0
 
 
 class Runner(Protocol):
@@ -78,7 +77,7 @@ class OperationRunner:
         try:
             provider, result = await self._ask(job)
         except UpstreamError as error:
-            await _answer(out, error.body(), status=error.status)
+            await _answer(out, error_body(error), status=error.status)
             return
         await _answer(out, result.body)
         await self._record(job, result, provider, started_at)
@@ -102,18 +101,25 @@ class OperationRunner:
             param="model",
             code="model_not_found",
         )
-        for upstream in self.upstreams(job.command.model):
-            for failures in range(1, upstream.config.retries + 2):
+        upstreams = self.upstreams(job.command.model)
+        for number, upstream in enumerate(upstreams, 1):
+            for failures in count(1):
                 try:
                     return upstream.config.name, await self.answers.ask(job, upstream)
                 except RequestRefusedError:
                     raise
                 except UpstreamError as error:
                     failure = error
-                if not failure.retryable:
+                pause = pause_before_retry(
+                    failure,
+                    failures,
+                    retries=upstream.config.retries,
+                    last=number == len(upstreams),
+                    patient_for=None,
+                )
+                if pause is None:
                     break
-                if failures <= upstream.config.retries:
-                    await asyncio.sleep(_pause(failure, failures))
+                await asyncio.sleep(pause)
         raise failure
 
     async def _record_earlier(self, job: Job, earlier: Delivered, started_at: datetime) -> None:
@@ -158,10 +164,3 @@ async def _answer(out: OutStream, body: dict[str, Any], *, status: int = 200) ->
 
 def _tier(given: object) -> str | None:
     return given if isinstance(given, str) else None
-
-
-def _pause(error: UpstreamError, failures: int) -> float:
-    pause = _RETRY.pause(failures)
-    if error.retry_after_seconds is not None:
-        pause = max(pause, min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS))
-    return pause
