@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from opentelemetry import metrics
@@ -24,6 +25,7 @@ from services.webhooks.service import Sender
 logger = logging.getLogger(__name__)
 _OUTAGE = Backoff(first_seconds=0.2, longest_seconds=5.0)
 _MAX_FAILURES = 10
+_GATHER_SECONDS = 0.01
 _MAX_ERROR = 300
 
 
@@ -136,7 +138,8 @@ class Dispatcher:
             try:
                 await self._flush()
                 if await self._claim():
-                    # There may be more, or it may be another endpoint's turn.
+                    # There may be more; a moment later there are outcomes to record with it.
+                    await asyncio.sleep(_GATHER_SECONDS)
                     continue
                 failures = 0
             except OUTAGES as error:
@@ -148,6 +151,8 @@ class Dispatcher:
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
+                # What ends at the same time is recorded at once.
+                await asyncio.sleep(_GATHER_SECONDS)
             except TimeoutError:
                 continue
 
@@ -159,7 +164,8 @@ class Dispatcher:
         claims = await self._queue.claim(room, now=self._clock.now(), lease=self._pace.lease)
         for claim in claims:
             self._open[claim.delivery_id] = claim
-            self._sends.spawn(self._deliver(claim), name=f"send {claim.delivery_id}")
+            sending = self._sends.spawn(self._deliver(claim), name=f"send {claim.delivery_id}")
+            sending.add_done_callback(partial(self._sent, claim))
         return bool(claims)
 
     async def _flush(self) -> None:
@@ -170,6 +176,12 @@ class Dispatcher:
         del self._outcomes[: len(batch)]
         for outcome in batch:
             self._open.pop(outcome.claim.delivery_id, None)
+
+    def _sent(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A bug, which is in the log. Its place must not be lost; its lease ends by itself.
+            self._open.pop(claim.delivery_id, None)
+            self._wake.set()
 
     async def _deliver(self, claim: Claim) -> None:
         began = self._clock.monotonic()
@@ -188,7 +200,8 @@ class Dispatcher:
             answer = await self._sender.post(claim.endpoint.url, body, signed)
             status, asked = answer.status_code, answer.retry_after
         except (UndeliveredError, SecretLostError) as error:
-            problem = str(error)[:_MAX_ERROR]
+            # What TLS complains of may quote the other side.
+            problem = "".join(char for char in str(error) if char.isprintable())[:_MAX_ERROR]
         latency_ms = round((self._clock.monotonic() - began) * 1000)
         attempt = Attempt(at=at, latency_ms=latency_ms, status_code=status, error=problem)
         self._settle(claim, attempt, asked)

@@ -117,6 +117,8 @@ async def compose(settings: WebhooksSettings, runtime: Runtime) -> None:
     token = settings.antiphon_internal_token.get_secret_value()
     api = Api(registry, clock, token=token, wake=dispatcher.wake)
     app = Starlette(routes=[*health_routes(health), *api.routes()], exception_handlers=ERRORS)
+    # A redirect would name this server, which nobody but intake can reach.
+    app.router.redirect_slashes = False
     server = HttpServer(
         app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
     )

@@ -29,7 +29,7 @@ class WebhooksSettings(ServiceSettings):
     allow_networks: str = ""
     max_endpoints: int = Field(20, ge=1, le=1_000)
     concurrency: int = Field(64, ge=1, le=1_000)
-    endpoint_concurrency: int = Field(8, ge=1, le=100)
+    endpoint_concurrency: int = Field(16, ge=1, le=100)
     connect_seconds: float = Field(5.0, gt=0, le=60)
     timeout_seconds: float = Field(15.0, gt=0, le=120)
     lease_seconds: float = Field(45.0, gt=0, le=600)

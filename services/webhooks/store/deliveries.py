@@ -97,13 +97,10 @@ class PostgresDeliveries:
                 return []
             values = {**bounds, "turns": turns, "lease_until": now + lease}
             rows = (await connection.execute(CLAIM, values)).all()
-            of = ENDPOINTS.c.id.in_({row.endpoint_id for row in rows})
-            statement = sa.update(ENDPOINTS).where(of).values(claimed_at=now).returning(ENDPOINTS)
-            endpoints = {row.id: to_endpoint(row) for row in await connection.execute(statement)}
         return [
             Claim(
-                delivery_id=row.id,
-                endpoint=endpoints[row.endpoint_id],
+                delivery_id=row.delivery_id,
+                endpoint=to_endpoint(row),
                 event_id=row.event_id,
                 event_type=row.event_type,
                 response_id=row.response_id,

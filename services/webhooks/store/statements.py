@@ -39,12 +39,18 @@ CLAIM = sa.text("""
         FOR UPDATE SKIP LOCKED
       ) d
       WHERE e.id = ANY(:turns)
-    ), chosen AS (SELECT id FROM due ORDER BY turn LIMIT :most)
-    UPDATE webhooks.deliveries d
-    SET leased = true, due_at = :lease_until, attempts = d.attempts + 1
-    FROM chosen WHERE d.id = chosen.id
-    RETURNING d.id, d.endpoint_id, d.event_id, d.event_type, d.response_id, d.occurred_at,
-      d.first_due_at, d.attempts
+    ), chosen AS (SELECT id FROM due ORDER BY turn LIMIT :most
+    ), claimed AS (
+      UPDATE webhooks.deliveries d
+      SET leased = true, due_at = :lease_until, attempts = d.attempts + 1
+      FROM chosen WHERE d.id = chosen.id
+      RETURNING d.id AS delivery_id, d.endpoint_id, d.event_id, d.event_type, d.response_id,
+        d.occurred_at, d.first_due_at, d.attempts
+    ), served AS (
+      UPDATE webhooks.endpoints SET claimed_at = :now
+      WHERE id IN (SELECT endpoint_id FROM claimed) RETURNING *
+    )
+    SELECT * FROM claimed JOIN served ON served.id = claimed.endpoint_id
 """).bindparams(sa.bindparam("turns", type_=ARRAY(sa.Text)))
 
 # What worked counts also when the lease had gone to another, who will then find nothing to settle.
