@@ -119,6 +119,29 @@ async def test_tokens_that_were_estimated_in_vain_come_back(
         await found(admitted, "the estimate of the one before is settled", bound_s=10)
 
 
+async def test_operations_and_websockets_count_too(
+    limited: Limited, upstream: UpstreamProcess
+) -> None:
+    _, session = await limited(requests_per_minute=3, tokens_per_minute=50_000)
+    body = {"model": MODEL, "input": "say: hi"}
+    for path, left in (("input_tokens", "2"), ("compact", "1")):
+        async with session.post(f"/v1/responses/{path}", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["x-ratelimit-remaining-requests"] == left
+    async with session.ws_connect("/v1/responses") as socket:
+        for last in ("response.completed", "error"):
+            await socket.send_json({"type": "response.create", **body})
+            event: dict[str, Any] = {"type": ""}
+            while event["type"] not in ("response.completed", "error"):
+                event = await socket.receive_json(timeout=30)
+            assert event["type"] == last, event
+    assert (event["status"], event["error"]["code"]) == (429, "rate_limit_exceeded")
+    async with session.post("/v1/responses/compact", json=body) as answer:
+        assert answer.status == 429
+        assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+        assert int(answer.headers["retry-after"]) >= 1
+
+
 async def test_the_official_client_knows_the_refusal(
     stack: Stack, limited: Limited, upstream: UpstreamProcess
 ) -> None:
