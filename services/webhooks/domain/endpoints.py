@@ -48,12 +48,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try. `status_code` is None when no answer came; `error` says why it failed."""
+    """One try, begun `at`. `status_code` is None when no answer came; `error` says why not."""
 
     at: datetime
     latency_ms: int
     status_code: int | None = None
     error: str | None = None
+
+    @property
+    def ended_at(self) -> datetime:
+        """When it was over: pauses begin then."""
+        return self.at + timedelta(milliseconds=self.latency_ms)
 
     @property
     def succeeded(self) -> bool:
@@ -137,7 +142,7 @@ class RetryRule:
         pause = self._pause(claim.attempt, self.longest)
         if asked is not None:
             pause = max(pause, min(asked, self.longest))
-        due = attempt.at + pause
+        due = attempt.ended_at + pause
         return due if due <= claim.first_due_at + self.give_up else None
 
     def paused_until(self, failures: int, at: datetime) -> datetime | None:

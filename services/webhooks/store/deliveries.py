@@ -246,7 +246,7 @@ def _judged(row: sa.Row[Any], own: Sequence[Outcome], rule: RetryRule) -> dict[s
             failures, paused_until = 0, None
         else:
             failures += 1
-            paused_until = rule.paused_until(failures, outcome.attempt.at)
+            paused_until = rule.paused_until(failures, outcome.attempt.ended_at)
     values: dict[str, Any] = {}
     if (failures, paused_until) != (row.failures, row.paused_until):
         values = {"failures": failures, "paused_until": paused_until}

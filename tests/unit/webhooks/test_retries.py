@@ -16,7 +16,7 @@ RULE = WebhooksSettings().retry_rule
 
 
 def failed(at: datetime = NOW, status: int = 500) -> Attempt:
-    return Attempt(at=at, latency_ms=5, status_code=status)
+    return Attempt(at=at, latency_ms=0, status_code=status)
 
 
 def whole_life(rule: RetryRule) -> list[datetime]:
@@ -43,6 +43,13 @@ def test_pauses_double_with_jitter_up_to_the_longest(attempt: int) -> None:
     assert due is not None
     ceiling = min(timedelta(hours=4), timedelta(seconds=5) * 2 ** (attempt - 1))
     assert ceiling / 2 <= due - NOW <= ceiling
+
+
+def test_a_pause_begins_when_the_attempt_has_ended() -> None:
+    slow = Attempt(at=NOW, latency_ms=15_000, error="no answer in time")
+    due = RULE.retry_at(claim(attempt=1), slow)
+    assert due is not None
+    assert due >= NOW + timedelta(seconds=17.5)
 
 
 def test_attempts_have_a_bound() -> None:
