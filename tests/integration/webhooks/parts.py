@@ -36,7 +36,7 @@ PER_ENDPOINT = 3
 LEASE = timedelta(seconds=30)
 SECRETS = SecretKeeper(Sealer(["a secret of the installation"]))
 HERE = AddressRules(private=True, http=True)
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.02
 RULE = RetryRule(
     attempts=6,
