@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import orjson
 from openai import (
     APIConnectionError,
@@ -48,7 +49,7 @@ class VendorClient:
             counts = self._connected().responses.input_tokens.with_streaming_response
             async with counts.count(extra_body=body) as answer:
                 return _object(await self._read(answer))
-        except OpenAIError as error:
+        except (OpenAIError, httpx2.HTTPError) as error:
             raise self._failure(error) from error
 
     async def compact(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class VendorClient:
             responses = self._connected().responses.with_streaming_response
             async with responses.compact(model=body["model"], extra_body=body) as answer:
                 return _object(await self._read(answer))
-        except OpenAIError as error:
+        except (OpenAIError, httpx2.HTTPError) as error:
             raise self._failure(error) from error
 
     async def _read(self, answer: AsyncAPIResponse[Any]) -> bytes:
@@ -86,17 +87,18 @@ class VendorClient:
             )
         return self._client
 
-    def _failure(self, error: OpenAIError) -> UpstreamError:
+    def _failure(self, error: Exception) -> UpstreamError:
         if isinstance(error, APIStatusError):
             headers = error.response.headers
             return refusal(error.status_code, error.response.content, headers.get("retry-after"))
         name = self.config.name
-        if isinstance(error, APITimeoutError):
+        # While a body is read, it is the client's transport that fails.
+        if isinstance(error, APITimeoutError | httpx2.TimeoutException):
             # The work may be paid for: it is not asked for again.
             return UpstreamError(
                 f"the provider {name} did not answer in time", status=504, retryable=False
             )
-        if isinstance(error, APIConnectionError):
+        if isinstance(error, APIConnectionError | httpx2.HTTPError):
             return UpstreamError(f"the connection to the provider {name} failed")
         return UpstreamError(f"the provider {name} did not answer as expected")
 
