@@ -204,14 +204,26 @@ class RateLimiter:
     async def _ask_store(
         self, asks: Sequence[Ask], back: Sequence[Settlement]
     ) -> Sequence[Standing]:
-        async with asyncio.timeout(self._patience.answer_seconds):
-            if back:
-                await self._store.settle(back)
-            standings = await self._store.take(asks) if asks else []
+        # Not a timeout around the call: a driver may take seconds to give up a hanging server.
+        call = asyncio.create_task(self._call(asks, back), name="rate limits in the store")
+        try:
+            await asyncio.wait([call], timeout=self._patience.answer_seconds)
+            if not call.done():
+                raise TimeoutError("no answer in time")
+        finally:
+            if not call.done():
+                call.add_done_callback(_pass_over)
+                call.cancel()
+        standings = call.result()
         for ask, standing in zip(asks, standings, strict=True):
             self._count(standing, "store")
             self._keep(ask, standing.use)
         return standings
+
+    async def _call(self, asks: Sequence[Ask], back: Sequence[Settlement]) -> Sequence[Standing]:
+        if back:
+            await self._store.settle(back)
+        return await self._store.take(asks) if asks else []
 
     def _judge_alone(self, ask: Ask) -> Standing:
         now = self._clock.monotonic()
@@ -235,3 +247,9 @@ class RateLimiter:
     def _count(self, standing: Standing, judge: str) -> None:
         outcome = "admitted" if standing.admitted else "refused"
         self._judged.add(1, {"outcome": outcome, "judge": judge})
+
+
+def _pass_over(call: asyncio.Task[Sequence[Standing]]) -> None:
+    """Take note of how an abandoned call ended, which nobody waits for any more."""
+    if not call.cancelled():
+        call.exception()
