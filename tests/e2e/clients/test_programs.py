@@ -89,6 +89,12 @@ async def test_a_client_runs_its_tools_in_two_steps_while_it_streams(
 
 
 @every_model
+async def test_agents_run_their_tools_over_a_websocket(runs: Runs, model: str) -> None:
+    told = runs["openai_agents", model]
+    assert told["websocket"] == told["tools"]
+
+
+@every_model
 @every_program
 async def test_an_error_is_one_of_the_client_s_own(runs: Runs, program: str, model: str) -> None:
     told = runs[program, model]

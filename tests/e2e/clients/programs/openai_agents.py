@@ -10,7 +10,9 @@ from agents import (
     Agent,
     OpenAIResponsesModel,
     Runner,
+    RunResultStreaming,
     function_tool,
+    responses_websocket_session,
     set_tracing_disabled,
 )
 from openai import AsyncOpenAI
@@ -22,6 +24,7 @@ set_tracing_disabled(disabled=True)
 name = os.environ["MODEL"]
 model = OpenAIResponsesModel(name, AsyncOpenAI(max_retries=0))
 calls: list[list[str]] = []
+TASK = 'call: get_weather {"city": "Paris"} ; then: get_time {"city": "Paris"}'
 
 
 class Trip(BaseModel):
@@ -58,14 +61,23 @@ async def stream() -> Told:
     return {"text": result.final_output, "deltas": len(deltas), "joined": "".join(deltas)}
 
 
-async def tools() -> Told:
-    agent = Agent(name="Tools", model=model, tools=[get_weather, get_time], instructions="Help.")
-    asked = 'call: get_weather {"city": "Paris"} ; then: get_time {"city": "Paris"}'
-    result = Runner.run_streamed(agent, asked)
+async def read(result: RunResultStreaming) -> Told:
+    calls.clear()
     deltas = 0
     async for event in result.stream_events():
         deltas += event.type == "raw_response_event" and "delta" in event.data.type
-    return {"text": result.final_output, "calls": calls, "deltas": deltas}
+    return {"text": result.final_output, "calls": list(calls), "deltas": deltas}
+
+
+async def tools() -> Told:
+    agent = Agent(name="Tools", model=model, tools=[get_weather, get_time], instructions="Help.")
+    return await read(Runner.run_streamed(agent, TASK))
+
+
+async def websocket() -> Told:
+    agent = Agent(name="Tools", model=name, tools=[get_weather, get_time], instructions="Help.")
+    async with responses_websocket_session() as session:
+        return await read(session.run_streamed(agent, TASK))
 
 
 async def follow_up() -> Told:
@@ -119,6 +131,7 @@ with asyncio.Runner() as runner:
         plain=run(plain),
         stream=run(stream),
         tools=run(tools),
+        websocket=run(websocket),
         follow_up=run(follow_up),
         structured=run(structured),
         image=run(image),
