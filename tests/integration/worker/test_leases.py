@@ -227,7 +227,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 async def test_a_keeper_renews_what_it_holds_and_tells_what_it_lost(engine: AsyncEngine) -> None:
     lost: list[str] = []
     fatal: list[BaseException] = []
-    keeper = LeaseKeeper(store(engine, "a", 0.3), seconds=0.3, on_fatal=fatal.append)
+    keeper = LeaseKeeper(store(engine, "a", 3.0), seconds=3.0, on_fatal=fatal.append)
     keeper.on_lost = lost.append
     await keeper.start()
     await keeper.claim([place("kept"), place("taken")])
