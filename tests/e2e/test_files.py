@@ -13,9 +13,11 @@ import pytest
 from aiohttp import ClientSession
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types import FileObject
+from openai.types.responses import Response
 
 from tests.e2e.parts import DIALECTS
 from tests.e2e.stack import Stack
+from tests.e2e.waiting import found
 from tests.upstream import UpstreamProcess, samples
 
 BOTH = pytest.mark.parametrize("dialect", ["responses", "chat"])
@@ -199,7 +201,10 @@ async def test_a_file_above_the_size_of_a_message_is_given_to_the_model(
     file = await upload(own, "long.txt", content)
     response = await own.responses.create(
         model=DIALECTS["chat"],
-        input=[{"role": "user", "content": [{"type": "input_file", "file_id": file.id}]}],
+        input=[
+            {"role": "user", "content": [{"type": "input_file", "file_id": file.id}]},
+            {"role": "user", "content": "say: read"},
+        ],
         store=False,
     )
 
@@ -282,3 +287,61 @@ async def test_the_id_of_a_file_at_the_provider_passes_through(
     with pytest.raises(BadRequestError) as caught:
         await own.responses.create(model=DIALECTS["chat"], input=asking(mark, part))
     assert caught.value.param == "input[0].content[0].file_id"
+
+
+async def test_a_file_that_is_deleted_before_its_response_runs_fails_it_by_name(
+    own: AsyncOpenAI, stack: Stack, upstream: UpstreamProcess, mark: str
+) -> None:
+    file = await upload(own, "notes.txt", f"The capital is {mark}.".encode())
+    with stack.paused("worker"):
+        response = await own.responses.create(
+            model=DIALECTS["responses"],
+            input=asking(mark, {"type": "input_file", "file_id": file.id}),
+            background=True,
+        )
+        await own.files.delete(file.id)
+
+    async def ended() -> Response | None:
+        now = await own.responses.retrieve(response.id)
+        return now if now.status not in ("queued", "in_progress") else None
+
+    failed = await found(ended, "the response has ended")
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert file.id in failed.error.message
+    assert upstream.requests(mark) == []
+
+
+@BOTH
+async def test_the_tokens_of_a_file_are_counted(
+    own: AsyncOpenAI, upstream: UpstreamProcess, mark: str, dialect: str
+) -> None:
+    file = await upload(own, "notes.txt", b"The capital is Paris.")
+    parts = asking(mark, {"type": "input_file", "file_id": file.id})
+    counted = await own.responses.input_tokens.count(model=DIALECTS[dialect], input=parts)
+
+    assert counted.input_tokens > 0
+    assert "notes.txt" in told(upstream, mark)
+
+
+@BOTH
+async def test_a_file_may_come_with_its_data_or_by_its_url(
+    own: AsyncOpenAI, upstream: UpstreamProcess, mark: str, dialect: str
+) -> None:
+    model, other = DIALECTS[dialect], f"other{mark}"
+    data = {
+        "type": "input_file",
+        "filename": "a.pdf",
+        "file_data": data_url(PDF, "application/pdf"),
+    }
+    await own.responses.create(model=model, input=asking(mark, data))
+    assert data["file_data"] in told(upstream, mark)
+
+    url = {"type": "input_file", "file_url": "https://example.com/a.pdf"}
+    if dialect == "responses":
+        await own.responses.create(model=model, input=asking(other, url))
+        assert "https://example.com/a.pdf" in told(upstream, other)
+    else:
+        with pytest.raises(BadRequestError) as caught:
+            await own.responses.create(model=model, input=asking(other, url))
+        assert caught.value.param == "input[0].content[0].file_url"
