@@ -20,9 +20,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from tests.e2e.parts import DIALECTS
+from tests.e2e.replicas import Replica
 from tests.e2e.sse import Event, event_of, frames, numbers, resuming
 from tests.e2e.stack import Stack
-from tests.e2e.waiting import until
+from tests.e2e.waiting import found, until
 from tests.upstream import UpstreamProcess
 
 MODEL = DIALECTS["responses"]
@@ -88,9 +89,11 @@ class Socket:
 
 
 @asynccontextmanager
-async def socket_of(stack: Stack, *, key: str | None = None) -> AsyncIterator[Socket]:
+async def socket_of(
+    stack: Stack, *, key: str | None = None, url: str | None = None
+) -> AsyncIterator[Socket]:
     headers = {"authorization": f"Bearer {key or stack.admin_key}", **BETA}
-    url = f"{stack.url.replace('http', 'ws')}/v1/responses"
+    url = f"{(url or stack.url).replace('http', 'ws')}/v1/responses"
     async with connect(url, additional_headers=headers, max_size=None) as connection:
         yield Socket(connection)
 
@@ -355,6 +358,39 @@ async def test_what_ran_when_intake_was_killed_is_not_lost(
     async with socket_of(stack) as again:
         await again.order("script:recall", previous_response_id=response_id)
         assert said((await again.turn())[-1]["response"]).startswith("tokens: 40")
+
+
+async def test_another_intake_goes_on_when_one_was_killed_under_a_socket(
+    replicas: tuple[Replica, Replica], upstream: UpstreamProcess, mark: str
+) -> None:
+    first, second = replicas
+    async with socket_of(first.stack, url=first.url) as socket:
+        await socket.order("say: before")
+        before = (await socket.turn())[-1]["response"]["id"]
+        held = f"tokens: 40 ; fault:hold@20#{mark}"
+        await socket.order(held, previous_response_id=before)
+        told = await socket.until(10)
+        first.kill()
+        assert await socket.closed() == 1006
+    upstream.release(mark)
+    response_id = told[0]["response"]["id"]
+    last = told[-1]["sequence_number"]
+    async with resuming(second.http, response_id, after=last) as stream:
+        rest = await stream.rest()
+    assert numbers(told + rest) == list(range(len(told) + len(rest)))
+    assert rest[-1]["type"] == "response.completed"
+
+    async def projected() -> bool:
+        async with second.http.get(f"/v1/responses/{response_id}") as answer:
+            return answer.status == 200 and (await answer.json())["status"] == "completed"
+
+    # What the killed one projected is another's only once Kafka has noticed.
+    await found(projected, "the second intake projects it")
+    async with socket_of(second.stack, url=second.url) as socket:
+        await socket.order("script:recall", previous_response_id=response_id)
+        heard = said((await socket.turn())[-1]["response"])
+    assert heard.startswith("say: before|before|tokens: 40")
+    await first.again()
 
 
 async def test_many_connections_speak_at_once(stack: Stack, upstream: UpstreamProcess) -> None:
