@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from datetime import timedelta
 
@@ -15,6 +17,8 @@ from services.webhooks.service import Answer
 
 _USER_AGENT = "Antiphon-Webhooks/1.0"
 _MAX_HEADER_BYTES = 8_190
+_MAX_ANSWER_BYTES = 65_536
+_ANSWER_SECONDS = 1.0
 _MAX_RETRY_AFTER_DIGITS = 6
 
 
@@ -35,22 +39,21 @@ class HttpSender:
         lookup: Lookup = socket.getaddrinfo,
     ) -> None:
         self._rules = rules
-        self._lookup = lookup
         self._timeout = aiohttp.ClientTimeout(total=total_seconds, sock_connect=connect_seconds)
         self._concurrency = concurrency
+        self._resolver = CheckedResolver(rules, lookup=lookup)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Open the session."""
-        resolver = CheckedResolver(self._rules, lookup=self._lookup)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._concurrency,
                 force_close=True,
                 use_dns_cache=False,
                 family=socket.AF_UNSPEC,
-                resolver=resolver,
-                socket_factory=resolver.open_socket,
+                resolver=self._resolver,
+                socket_factory=self._resolver.open_socket,
             ),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -61,12 +64,13 @@ class HttpSender:
         )
 
     async def stop(self) -> None:
-        """Close the session."""
+        """Close the session, and leave the name servers alone."""
         if self._session is not None:
             await self._session.close()
+        await self._resolver.close()
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
-        """Return the status of the answer, whose body is not read; raises `UndeliveredError`."""
+        """Return the status of the answer, whatever its body; raises `UndeliveredError`."""
         if self._session is None:
             raise RuntimeError("the sender is not started")
         try:
@@ -83,8 +87,7 @@ class HttpSender:
                 allow_redirects=False,
             ) as answer:
                 result = Answer(answer.status, _retry_after(answer.headers.get("retry-after")))
-                # What it says is nobody's business, and may be without end.
-                answer.close()
+                await _let_finish(answer)
                 return result
         except AddressRefusedError as error:
             raise UndeliveredError(f"the address is not allowed: {error}") from error
@@ -92,6 +95,17 @@ class HttpSender:
             raise UndeliveredError("no answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UndeliveredError(_reason(error)) from error
+
+
+async def _let_finish(answer: aiohttp.ClientResponse) -> None:
+    """Read what comes soon, to let servers and proxies end as usual; it may be without end."""
+    left = _MAX_ANSWER_BYTES
+    # The status is known: whatever happens now changes nothing.
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            while left > 0 and (chunk := await answer.content.readany()):
+                left -= len(chunk)
+    answer.close()
 
 
 def _retry_after(value: str | None) -> timedelta | None:

@@ -139,7 +139,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed(receiver: Receiver) -
     assert [one.path for one in receiver.received] == ["/hook"]
 
 
-async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
+async def test_an_answer_without_end_is_not_read_to_its_end(receiver: Receiver) -> None:
     gone = asyncio.Event()
 
     async def endless(request: web.Request) -> web.StreamResponse:
@@ -155,6 +155,39 @@ async def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
     async with sending() as sender, asyncio.timeout(5):
         assert (await sender.post(receiver.url("hook"), BODY, HEADERS)).status_code == 200
         await gone.wait()
+
+
+async def test_an_answer_that_comes_in_pieces_is_let_finish(receiver: Receiver) -> None:
+    finished = asyncio.Event()
+
+    async def pieces(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(20):
+            await response.write(b"piece")
+            await asyncio.sleep(0)
+        await response.write_eof()
+        finished.set()
+        return response
+
+    receiver.answer("hook", pieces)
+    async with sending() as sender, asyncio.timeout(5):
+        assert (await sender.post(receiver.url("hook"), BODY, HEADERS)).status_code == 200
+        await finished.wait()
+
+
+async def test_an_answer_that_stops_in_the_middle_counts(receiver: Receiver) -> None:
+    async def stopping(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-length": "100"})
+        await response.prepare(request)
+        await response.write(b"half")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    receiver.answer("hook", stopping)
+    async with sending() as sender, asyncio.timeout(5):
+        assert (await sender.post(receiver.url("hook"), BODY, HEADERS)).status_code == 200
 
 
 async def test_an_endpoint_that_hangs_is_given_up_in_time(receiver: Receiver) -> None:
