@@ -84,13 +84,16 @@ class IdempotencyKeys(Protocol):
 class Replay:
     """A request whose key has a response already, on the log or at its end.
 
-    `row` is that response; one that is not stored has no more than its id and its partition.
+    `row` is that response, or no more than its id and its partition: when it is not stored, or was
+    put on the log just now. `is_kept` says that there will be something to tell.
     """
 
     claim: KeyClaim
     holder: KeyHolder
     row: StoredResponse
-    is_stored: bool
+    stream: bool
+    background: bool
+    is_kept: bool
 
 
 @dataclass
@@ -154,10 +157,11 @@ class Idempotency:
         document = parse_json(body)
         if not _is_stored(document):
             await self._quietly(self.keys.published(held))
-        if again:
+        if again and (accepted.stream or not accepted.background):
             # What was told of an earlier command is on the log, not in this follower.
             accepted.close()
-            return await self._replay(claim, holder, document, key)
+            row = _unread(held, holder)
+            return Replay(held, holder, row, accepted.stream, accepted.background, is_kept=True)
         accepted.on_failure = lambda answer: self._failed(held, holder, answer)
         return accepted
 
@@ -165,12 +169,14 @@ class Idempotency:
         self, claim: KeyClaim, holder: KeyHolder, document: Any, key: ApiKey
     ) -> Replay:
         held = replace(claim, response_id=holder.response_id)
-        if not _is_stored(document):
-            return Replay(held, holder, _unstored(claim, holder, document), is_stored=False)
-        row = await self.responses.reader.get(holder.response_id, project=key.project)
+        is_stored = _is_stored(document)
+        row: StoredResponse | None = _unread(held, holder)
+        if is_stored:
+            row = await self.responses.reader.get(holder.response_id, project=key.project)
         if row is None:
             raise response_not_found(holder.response_id)
-        return Replay(held, holder, row, is_stored=True)
+        stream, background = bool(document.get("stream")), bool(document.get("background"))
+        return Replay(held, holder, row, stream, background, is_kept=is_stored)
 
     async def answer(self, replay: Replay) -> Answer:
         """Return what the first client was told as JSON, once its response has ended.
@@ -208,7 +214,7 @@ class Idempotency:
 
     def _refuse_forgotten(self, replay: Replay) -> None:
         """What is not stored can be told as long as the log surely has it."""
-        if replay.is_stored:
+        if replay.is_kept:
             return
         now_ms = self.responses.clock.now().timestamp() * 1000
         age_seconds = (now_ms - (created_ms(replay.row.response_id) or 0)) / 1000
@@ -245,13 +251,13 @@ def _is_stored(document: Any) -> bool:
     return document.get("store") is not False
 
 
-def _unstored(claim: KeyClaim, holder: KeyHolder, document: dict[str, Any]) -> StoredResponse:
+def _unread(claim: KeyClaim, holder: KeyHolder) -> StoredResponse:
     return StoredResponse(
         response_id=holder.response_id,
         project=claim.project,
         status="in_progress",
         background=False,
-        stream=bool(document.get("stream")),
+        stream=False,
         events_partition=holder.events_partition,
         previous_response_id=None,
         last_sequence_number=None,

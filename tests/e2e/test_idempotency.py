@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import orjson
 import pytest
 from aiohttp import ClientError
 from openai import ConflictError
 
+from infra.local.credentials import Credentials
+from infra.local.ports import HOST
 from tests.e2e.parts import DIALECTS
 from tests.e2e.replicas import Replica
 from tests.e2e.sse import END, event_of, frames, numbers
@@ -151,6 +157,62 @@ async def test_a_request_whose_command_kafka_did_not_take_is_sent_again_with_its
     body = await found(answered, "the request is answered")
     assert (await ask(first, mark, text))[2] == body
     assert len(upstream.requests(mark)) == 1
+
+
+@pytest.mark.parametrize("age_s", [2, 7200])
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"stream": True}, {"store": False}, {"store": False, "stream": True},
+     {"background": True}, {"background": True, "stream": True}],
+    ids=lambda parameters: "+".join(parameters) or "json",
+)  # fmt: skip
+async def test_a_key_whose_intake_died_before_it_sent_the_command_keeps_its_response(
+    replicas: Both,
+    upstream: UpstreamProcess,
+    mark: str,
+    parameters: dict[str, bool],
+    age_s: int,
+) -> None:
+    body = orjson.dumps({"model": MODEL, "input": f"say: late ; {mark}", **parameters})
+    response_id = await promised(replicas[0], mark, body, age_s=age_s)
+    headers = {"idempotency-key": mark, "content-type": "application/json"}
+
+    async def told(one: Replica) -> bytes:
+        async with one.http.post("/v1/responses", data=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.read()
+
+    first = await told(replicas[1])
+    assert response_id.encode() in first
+    if not parameters.get("background"):
+        assert b'"status":"completed"' in first
+    if not (parameters.get("store") is False and age_s > 1800):
+        assert response_id.encode() in await told(replicas[0])
+    await until(lambda: upstream.requests(mark), "the provider is asked")
+    assert len(upstream.requests(mark)) == 1
+
+
+async def promised(one: Replica, key: str, body: bytes, *, age_s: int) -> str:
+    """Leave what an intake leaves that takes a key and dies; return the response's id."""
+    ms = int(time.time() * 1000) - age_s * 1000
+    response_id = f"resp_{ms:012x}7{uuid4().hex[13:]}"
+    password = Credentials.of(one.stack.home).postgres_password
+    port = one.stack.part("postgres").port
+    connection = await asyncpg.connect(f"postgresql://antiphon:{password}@{HOST}:{port}/antiphon")
+    try:
+        await connection.execute(
+            "INSERT INTO intake.idempotency_keys (project, idempotency_key, body_sha256,"
+            " response_id, events_partition, created_at, attempted_at)"
+            " VALUES ('default', $1, $2, $3, 5, now() - $4 * interval '1 s',"
+            " now() - $4 * interval '1 s')",
+            key,
+            sha256(b"POST /v1/responses\n" + body).digest(),
+            response_id,
+            age_s,
+        )
+    finally:
+        await connection.close()
+    return response_id
 
 
 async def test_a_failed_response_is_failed_for_every_request_with_its_key(

@@ -30,10 +30,9 @@ class KeyedCreate:
         accepted = await self._idempotency.accept(name, body, key)
         if isinstance(accepted, Accepted):
             return accepted
-        row = accepted.row
-        if row.stream:
+        if accepted.stream:
             return self._stream(accepted)
-        if row.background:
+        if accepted.background:
             return _json(await self._idempotency.state(accepted, key))
         return _json(await self._idempotency.answer(accepted))
 
