@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 
 from contracts.topics import COSTS_RECORDED
 from tests.e2e.parts import DIALECTS
+from tests.e2e.stack import Stack
 from tests.e2e.topics import Topics
+from tests.e2e.waiting import until
 from tests.upstream import UpstreamProcess
 
 NATIVE, CHAT = DIALECTS["responses"], DIALECTS["chat"]
@@ -255,8 +258,30 @@ async def test_bad_input_is_explained(
     assert (error["param"], error["code"]) == (param, code)
 
 
-async def test_operations_need_a_key(stack: Any, upstream: UpstreamProcess) -> None:
+async def test_operations_need_a_key(stack: Stack, upstream: UpstreamProcess) -> None:
     async with AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="sk-none", max_retries=0) as nobody:
         with pytest.raises(APIStatusError) as refusal:
             await nobody.responses.input_tokens.count(model=NATIVE, input="x")
     assert refusal.value.status_code == 401
+
+
+@pytest.mark.parametrize("operation", ["input_tokens", "compact"])
+async def test_an_operation_outlives_its_worker(
+    stack: Stack, http: ClientSession, upstream: UpstreamProcess, mark: str, operation: str
+) -> None:
+    async def asked() -> dict[str, Any]:
+        body = {"model": NATIVE, "input": f"say: {mark} ; fault:hold#{mark}"}
+        async with http.post(f"/v1/responses/{operation}", json=body) as answer:
+            assert answer.status == 200
+            told: dict[str, Any] = await answer.json()
+            return told
+
+    answer = asyncio.create_task(asked())
+    await until(lambda: len(upstream.requests(mark)) == 1, "the provider has the request")
+    killed = stack.kill("worker")
+    await stack.ready_again("worker", after=killed)
+    upstream.release(mark)
+
+    assert (await answer)["object"] == f"response.{operation}".replace("compact", "compaction")
+    # Once before the end of the first worker, which no answer reached, and once after.
+    assert [request["finished"] for request in upstream.requests(mark)] == [False, True]

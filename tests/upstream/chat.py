@@ -143,12 +143,7 @@ class Completion:
             "role": "assistant",
             "content": None if not text and (self._calls or refusals) else text,
             "refusal": "".join(refusals) or None,
-            "annotations": [
-                {"type": kind, kind: {key: value for key, value in rest.items() if key != "type"}}
-                for part in self._says
-                for rest in part.annotations
-                if (kind := rest["type"]) == "url_citation"
-            ],
+            "annotations": [cited for part in self._says for cited in _citations(part)],
         }
         for part in self.answer.parts:
             if isinstance(part, Think):
@@ -203,3 +198,13 @@ def _text_deltas(part: Part) -> Iterator[Json]:
             return
     for word in pieces(text):
         yield {name: word}
+    if isinstance(part, Say) and (cited := _citations(part)):
+        yield {"annotations": cited}
+
+
+def _citations(part: Say) -> list[Json]:
+    return [
+        {"type": kind, kind: {key: value for key, value in rest.items() if key != "type"}}
+        for rest in part.annotations
+        if (kind := rest["type"]) == "url_citation"
+    ]
