@@ -13,6 +13,7 @@ from contracts.principal import Principal
 from contracts.responses import AttachedFile, ClaimCheck, RunResponseV1
 from services.intake.errors import ApiError
 from services.intake.files import RequestFiles, names_files
+from tests.unit.intake.apps import Exchange, Intake
 
 TEXT, IMAGE, GONE = (f"file-019b3f0c2a177c4e8b1d5a6f7e80910{n}" for n in range(3))
 FOREIGN = "file-6F2ksmvXxt4VdoqmHRw6kL"
@@ -32,7 +33,7 @@ class Directory:
     async def named(self, ids: Sequence[str], *, project: str) -> list[AttachedFile]:
         self.asked.append(ids)
         known = {TEXT: kept(TEXT, "text/plain"), IMAGE: kept(IMAGE, "image/png")}
-        return [known[one] for one in ids if one in known and project == "research"]
+        return [known[one] for one in ids if one in known and project in ("research", "default")]
 
 
 @pytest.fixture
@@ -190,3 +191,33 @@ async def test_input_of_any_shape_is_borne(files: RequestFiles, given: Any) -> N
     body = orjson.dumps({"input": given, "tools": given})
 
     assert (await files.attach(command(), body, None)).files is None
+
+
+async def test_a_command_carries_its_files_beside_the_request_as_it_was_written(
+    files: RequestFiles, directory: Directory
+) -> None:
+    intake = Intake()
+    intake.responses.files = files
+    body = {"model": "gpt-5", "input": [message(file(TEXT))], "background": True}
+    exchange = await Exchange(intake, orjson.dumps(body)).run()
+    refused = await Exchange(intake, orjson.dumps({**body, "input": [message(file(GONE))]})).run()
+
+    assert exchange.status == 200, exchange.body
+    assert refused.status == 404
+    assert refused.error["param"] == "input[0].content[0].file_id"
+    command = intake.producer.command()
+    assert len(intake.producer.messages) == 1
+    assert command["request"] == body
+    assert [one["file_id"] for one in command["files"]] == [TEXT]
+
+
+async def test_nobody_is_asked_about_a_request_without_files(
+    files: RequestFiles, directory: Directory
+) -> None:
+    intake = Intake()
+    intake.responses.files = files
+    body = {"model": "gpt-5", "input": "What is a file_id?", "background": True}
+    await Exchange(intake, orjson.dumps(body)).run()
+
+    assert directory.asked == []
+    assert "files" not in intake.producer.command()
