@@ -115,8 +115,10 @@ def _retry_after(value: str | None) -> timedelta | None:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientSSLError):
-        return f"TLS failed: {error}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"TLS failed: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"TLS failed: {error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name can't be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
