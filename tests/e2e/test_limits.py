@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,6 +15,7 @@ from openai import AsyncOpenAI
 
 from contracts.topics import RESPONSES_COMMANDS
 from tests.e2e.parts import DIALECTS
+from tests.e2e.replicas import Replica
 from tests.e2e.stack import Stack
 from tests.e2e.topics import Topics
 from tests.e2e.waiting import found
@@ -117,6 +119,39 @@ async def test_tokens_that_were_estimated_in_vain_come_back(
             return (await ask(session))[0] == 200
 
         await found(admitted, "the estimate of the one before is settled", bound_s=10)
+
+
+async def test_two_replicas_hold_one_limit_and_know_what_the_other_changed(
+    replicas: tuple[Replica, Replica], upstream: UpstreamProcess
+) -> None:
+    first, second = replicas
+    body = {"name": "limited", "requests_per_minute": 10, "tokens_per_minute": 1_000_000}
+    async with first.http.post("/v1/keys", json=body) as answer:
+        key = await answer.json()
+    headers = {"authorization": f"Bearer {key['key']}"}
+    async with (
+        ClientSession(first.url, headers=headers) as one,
+        ClientSession(second.url, headers=headers) as other,
+    ):
+
+        async def known() -> bool:
+            async with other.get("/v1/models") as answer:
+                return answer.status == 200
+
+        await found(known, "the other replica knows the key")
+        began_s = time.monotonic()
+        answers = await asyncio.gather(*(ask([one, other][n % 2]) for n in range(60)))
+        statuses = [status for status, _, _ in answers]
+        # A bucket of ten gets room for one more in six seconds.
+        assert 10 <= statuses.count(200) <= 11 + (time.monotonic() - began_s) / 6
+        assert statuses.count(200) + statuses.count(429) == 60
+        async with second.http.delete(f"/v1/keys/{key['id']}") as answer:
+            assert answer.status == 200
+
+        async def refused() -> bool:
+            return (await ask(one))[0] == 401
+
+        await found(refused, "the first replica refuses the key that the other revoked")
 
 
 async def test_operations_and_websockets_count_too(
