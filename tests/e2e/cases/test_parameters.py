@@ -86,7 +86,7 @@ COMMON: dict[str, Json] = {
     "top_logprobs": {"include": ["message.output_text.logprobs"], "top_logprobs": 3},
     "truncation_disabled": {"truncation": "disabled"},
     "truncation_auto": {"truncation": "auto"},
-    **{f"tier_{tier}": {"service_tier": tier} for tier in ("auto", "default", "flex", "priority")},
+    **{f"tier_{tier}": {"service_tier": tier} for tier in ("auto", "default")},
     "user": {"user": "somebody"},
     "prompt_cache_key": {"prompt_cache_key": "a-key"},
     "prompt_cache_retention": {"prompt_cache_retention": "24h"},
@@ -119,10 +119,27 @@ NATIVE_ONLY: dict[str, Json] = {
         "context_management": [{"type": "compaction", "compact_threshold": 9000}]
     },
     "access_programs": {"access_programs": {"cyber": "standard"}},
-    "image": {"image": {"context_compression": "auto"}},
+    "image": {"image": {"context_compression": "enabled"}},
     "moderation": {"moderation": {"model": "omni-moderation-latest"}},
     "prompt_cache_options": {"prompt_cache_options": {"mode": "explicit", "ttl": "30m"}},
     "client_metadata": {"client_metadata": {"made_by": "a test"}},
+    "tier_flex": {"service_tier": "flex"},
+    "tier_priority": {"service_tier": "priority"},
+}
+# Of these, what must not be dropped, and what the refusal names.
+REFUSED_BY_CHAT = {
+    "tool_web_search": "tools[0].type",
+    "tool_file_search": "tools[0].type",
+    "tool_image_generation": "tools[0].type",
+    "tool_code_interpreter": "tools[0].type",
+    "tool_custom_grammar": "tools[0].format",
+    "tool_choice_hosted": "tools[0].type",
+    "prompt": "prompt",
+    "context_management": "context_management",
+    "access_programs": "access_programs",
+    "image": "image",
+    "tier_flex": "service_tier",
+    "tier_priority": "service_tier",
 }
 PARAMETERS = COMMON | NATIVE_ONLY
 CASES = [
@@ -336,6 +353,18 @@ async def test_input_of_every_form_is_understood(outcomes: dict[str, Outcome], c
     if case.model == NATIVE:
         [asked] = outcome.asked
         assert asked["input"] == case.input
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_CHAT)
+async def test_what_a_chat_provider_can_not_do_is_refused_by_its_name(
+    http: ClientSession, upstream: UpstreamProcess, name: str
+) -> None:
+    body = {"model": CHAT, "input": "say: fine", **NATIVE_ONLY[name]}
+    async with http.post("/v1/responses", json=body) as answer:
+        refused = await answer.json()
+    assert answer.status == 400, refused
+    assert refused["error"]["param"] == REFUSED_BY_CHAT[name]
+    assert upstream.requests() == []
 
 
 @pytest.mark.parametrize("name", WRONG)
