@@ -84,6 +84,7 @@ class Dispatcher:
         self._tasks = TaskSet(on_fatal)
         self._waiting = 0
         self._freed = False
+        self._took = 0.0
 
     @property
     def waiting(self) -> int:
@@ -129,18 +130,17 @@ class Dispatcher:
             except OUTAGES as error:
                 logger.warning("queued responses could not be taken, trying again: %r", error)
                 more = False
-            if more:
-                await asyncio.sleep(_PACE_SECONDS)
-                continue
-            await self._pause()
+            if not more:
+                await self._wait()
+            # A database that needs long for it is asked less often.
+            await asyncio.sleep(max(_PACE_SECONDS, self._took))
 
-    async def _pause(self) -> None:
+    async def _wait(self) -> None:
         try:
             async with asyncio.timeout(self._bounds.poll_seconds):
                 await self._wake.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(_PACE_SECONDS)
 
     async def _park_expired(self) -> None:
         for response_id in await self._queue.park_expired(most=_EXPIRED_AT_ONCE):
@@ -150,7 +150,10 @@ class Dispatcher:
         """Take what there is room for; say whether it is worth to look again at once."""
         self._wake.clear()
         room = min(self._bounds.running - len(self._running), _AT_ONCE)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         taken = await self._queue.take(room=max(room, 0), bounds=self._bounds)
+        self._took = min(loop.time() - began, self._bounds.poll_seconds)
         if taken is None:
             return True
         if not taken:
@@ -171,7 +174,13 @@ class Dispatcher:
         command = None if envelope is None else envelope.data
         if envelope is None or not isinstance(command, RunResponseV1):
             logger.error("the command of %s is gone from its topic", taken.place.response_id)
-            command = RunResponseV1.model_validate_json(taken.head)
+            try:
+                command = RunResponseV1.model_validate_json(taken.head)
+            except ValueError:
+                # Its lease expires; a worker of another version may know how to end it.
+                logger.exception("nor can %s be ended without it", taken.place.response_id)
+                self._keeper.drop(taken.place.response_id, claim.attempt)
+                return
             claim = replace(claim, lost=True)
         elif envelope.traceparent is not None:
             claim = replace(claim, traceparent=envelope.traceparent)

@@ -12,6 +12,7 @@ from services.worker.store import Claim, CommandPlace
 
 _LOCK = 0x71756575
 _MOST_CANCELLED = 100
+_OF_MANY = 4
 
 # The attempt stays: what is parked again after a crash is taken as the next one.
 _PARK = text("""
@@ -48,7 +49,8 @@ _MY_TURN = text("""
            pg_try_advisory_xact_lock(:lock) AS mine
 """)
 # A lane is what one key has of one priority. Lanes are found by one step in the index each, and
-# of each lane only so many rows are read as could start: the cost does not grow with the queue.
+# of each lane only so many rows are read as could start, and few where there are more lanes than
+# room: the cost does not grow with the queue.
 _TAKE = text("""
     WITH RECURSIVE lanes AS (
         (SELECT priority, key_id FROM worker.leases WHERE state = 'parked'
@@ -62,17 +64,24 @@ _TAKE = text("""
     ), busy AS (
         SELECT key_id, count(*) AS running FROM worker.leases
         WHERE state = 'running' AND priority IS NOT NULL GROUP BY key_id
+    ), open_lanes AS (
+        SELECT priority, key_id, coalesce(busy.running, 0) AS running,
+            count(*) OVER (PARTITION BY priority) AS beside
+        FROM lanes LEFT JOIN busy USING (key_id) WHERE coalesce(busy.running, 0) < :per_key
     ), waiting AS (
-        SELECT parked.response_id, parked.queued_at, lanes.key_id,
+        SELECT parked.response_id, parked.queued_at, lane.key_id,
             CASE WHEN parked.queued_at < now() - make_interval(secs => :overdue_seconds)
-                THEN 0 ELSE lanes.priority END AS rank,
-            coalesce(busy.running, 0) AS running
-        FROM lanes LEFT JOIN busy USING (key_id), LATERAL (
+                THEN 0 ELSE lane.priority END AS rank,
+            lane.running
+        FROM open_lanes AS lane, LATERAL (
             SELECT response_id, queued_at FROM worker.leases
             WHERE state = 'parked' AND NOT cancelled
-                AND priority = lanes.priority AND key_id = lanes.key_id
+                AND priority = lane.priority AND key_id = lane.key_id
             ORDER BY queued_at
-            LIMIT greatest(least(:room, :per_key - coalesce(busy.running, 0)), 0)
+            LIMIT least(
+                :room, :per_key - lane.running,
+                CASE WHEN lane.beside < :room THEN :room ELSE :of_many END
+            )
         ) AS parked
     ), turns AS (
         SELECT response_id, queued_at, rank, running + row_number() OVER (
@@ -151,6 +160,7 @@ class QueueStore:
                     "per_key": bounds.per_key,
                     "overdue_seconds": bounds.overdue_seconds,
                     "most_cancelled": _MOST_CANCELLED,
+                    "of_many": _OF_MANY,
                     "owner": self._owner,
                     "seconds": self._seconds,
                 },

@@ -81,6 +81,26 @@ async def test_the_key_with_the_fewest_running_is_next(engine: AsyncEngine) -> N
     assert {one_[0] for one_ in await take(one, 3)} == {"b"}
 
 
+async def test_among_many_keys_each_has_one_turn_before_any_has_two(engine: AsyncEngine) -> None:
+    one = queue(engine)
+    for n in range(3):
+        await one.park([parked(f"{key}-{n}", f"key{key}") for key in range(40)])
+    for turn in range(3):
+        taken = [*await take(one, 30), *await take(one, 10)]
+        assert len({response_id.split("-")[0] for response_id in taken}) == 40, turn
+
+
+async def test_keys_at_their_bound_leave_the_room_to_the_others_of_their_priority(
+    engine: AsyncEngine,
+) -> None:
+    one, bounds = queue(engine), replace(BOUNDS, per_key=1)
+    await one.park([parked(f"{key}-{n}", f"key{key}") for key in range(20) for n in range(2)])
+    assert len(await take(one, 20, bounds)) == 20
+    await one.park([parked("late", "key_late", priority=PATIENT)])
+    await one.park([parked("plain", "key_plain")])
+    assert list(await take(one, 1, bounds)) == ["plain"]
+
+
 async def test_priority_goes_before_age_and_turn(engine: AsyncEngine) -> None:
     one = queue(engine)
     await one.park([parked("slow", age_seconds=50, priority=PATIENT)])
