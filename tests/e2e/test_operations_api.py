@@ -19,6 +19,7 @@ from tests.upstream import UpstreamProcess
 
 NATIVE, CHAT = DIALECTS["responses"], DIALECTS["chat"]
 BOTH = [NATIVE, CHAT]
+REAL = DIALECTS["local"]
 
 
 @pytest.mark.parametrize("model", BOTH)
@@ -43,6 +44,17 @@ async def test_input_tokens_are_what_the_provider_counts(
     else:
         assert last["path"] == "/v1/chat/completions"
         assert last["body"]["max_completion_tokens"] == 1
+
+
+async def test_a_real_model_counts_its_template_too(client: AsyncOpenAI) -> None:
+    created = await client.responses.create(model=REAL, input="What is the capital of France?")
+    assert created.usage is not None
+
+    counted = await client.responses.input_tokens.count(
+        model=REAL, input="What is the capital of France?"
+    )
+
+    assert counted.input_tokens == created.usage.input_tokens > 7
 
 
 @pytest.mark.parametrize("model", BOTH)
