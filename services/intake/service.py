@@ -151,10 +151,12 @@ class Responses:
         *,
         place: Place | None = None,
         history: bytes | None = None,
+        parsed: tuple[dict[str, Any], CreateResponse] | None = None,
     ) -> Accepted:
         """Validate a create request and put its command on the log, with a new id if no `place`.
 
-        `history` is a JSON array of items, for a caller that knows what precedes the input.
+        `history` is a JSON array of items, for a caller that knows what precedes the input;
+        `parsed` is the body when it was validated before.
         When this returns Kafka has acknowledged the command and the response will reach a terminal
         state. Raises `ApiError`; then nothing is on any topic, but for a 503, after which a command
         whose acknowledgement was late may still be run.
@@ -167,23 +169,17 @@ class Responses:
                 code="server_overloaded",
                 retry_after_seconds=1,
             )
-        document = parse_json(body)
-        request = parse_create(document)
+        document, request = parsed or _parse(body)
         if not self.providers.serving(request.model) or not key.allows(request.model):
             raise model_not_found(request.model)
-        assert isinstance(document, dict)
         warnings: Headers = ()
         if request.tools:
             warnings = warnings_about_tools(self.providers, request.model, document)
         if key.limits is not None and self.limits is not None:
-            tokens = 0
-            if key.limits.tokens_per_minute is not None:
-                tokens = estimate_tokens(document, most_output=self.bounds.estimated_output_tokens)
             place = place or Place(new_id("resp"), self.hub.partition)
-            ask = Ask(key.key_id, key.limits, place.response_id, tokens)
             free = partial(self.accept, body, replace(key, limits=None))
-            work = partial(free, place=place, history=history)
-            accepted, headers = await self.limits.run(ask, work)
+            work = partial(free, place=place, history=history, parsed=(document, request))
+            accepted, headers = await self.limits.run(self._ask(document, key, place), work)
             accepted.headers = (*accepted.headers, *headers)
             return accepted
         response_id = new_id("resp") if place is None else place.response_id
@@ -211,6 +207,14 @@ class Responses:
             raise
         accepted.headers = warnings
         return accepted
+
+    def _ask(self, document: dict[str, Any], key: ApiKey, place: Place) -> Ask:
+        """Return what a request asks of its key's limits."""
+        assert key.limits is not None
+        tokens = 0
+        if key.limits.tokens_per_minute is not None:
+            tokens = estimate_tokens(document, most_output=self.bounds.estimated_output_tokens)
+        return Ask(key.key_id, key.limits, place.response_id, tokens)
 
     async def limit_headers(self, key: ApiKey) -> tuple[tuple[bytes, bytes], ...]:
         """Return the headers about a key's limits for an answer that nothing was reserved for."""
@@ -385,6 +389,13 @@ class Responses:
         # The fact reaches every reader; here it takes effect before the caller can look.
         await self.store.deleted([(response_id, key.project, key.key_id)])
         return {"id": response_id, "object": "response", "deleted": True}
+
+
+def _parse(body: bytes) -> tuple[dict[str, Any], CreateResponse]:
+    document = parse_json(body)
+    request = parse_create(document)
+    assert isinstance(document, dict)
+    return document, request
 
 
 def _owner(key: ApiKey) -> Principal:
