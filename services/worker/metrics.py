@@ -22,6 +22,9 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
         self._models: set[str] = set()
+        # Looking a child up by its labels costs more than observing.
+        self._of_calls: dict[tuple[str, str], Histogram] = {}
+        self._of_ends: dict[tuple[str, str, str], Histogram] = {}
         self._responses = Histogram(
             "antiphon_worker_response_duration_seconds",
             "Responses that ended, from the start of their attempt",
@@ -55,7 +58,11 @@ class WorkerMetrics:
 
     def ended(self, provider: str, model: str, outcome: str, seconds: float) -> None:
         """Count a response that ended."""
-        self._responses.labels(provider, self._known(model), outcome).observe(seconds)
+        labels = (provider, self._known(model), outcome)
+        child = self._of_ends.get(labels)
+        if child is None:
+            child = self._of_ends[labels] = self._responses.labels(*labels)
+        child.observe(seconds)
 
     def first_output(self, provider: str, model: str, seconds: float) -> None:
         """Record when the first output of a stream came."""
@@ -63,7 +70,11 @@ class WorkerMetrics:
 
     def called(self, provider: str, outcome: str, seconds: float) -> None:
         """Record a call of a provider that ended."""
-        self._calls.labels(provider, outcome).observe(seconds)
+        labels = (provider, outcome)
+        child = self._of_calls.get(labels)
+        if child is None:
+            child = self._of_calls[labels] = self._calls.labels(*labels)
+        child.observe(seconds)
 
     def retried(self, provider: str) -> None:
         """Count a further try at the same provider."""
