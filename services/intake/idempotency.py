@@ -16,14 +16,14 @@ from sqlalchemy.exc import DBAPIError
 
 from services.intake.body import parse_json
 from services.intake.domain import StoredResponse
-from services.intake.errors import ApiError, invalid, response_not_found
+from services.intake.errors import ApiError, response_not_found
+from services.intake.idempotency_errors import bad_key, forgotten, in_use, reused
 from services.intake.keys import ApiKey
 from services.intake.resume import Resumer
 from services.intake.service import Accepted, Answer, Place, Responses
 from services.kit.ids import created_ms, new_id
 
 logger = logging.getLogger(__name__)
-HEADER = "Idempotency-Key"
 _NAME = re.compile(rb"[\x20-\x7e]{1,255}")
 _ROUTE = b"POST /v1/responses\n"
 _FIRST_PAUSE_SECONDS = 0.005
@@ -131,13 +131,13 @@ class Idempotency:
             holder = await self.keys.take(claim)
             if holder is not None:
                 if holder.body_sha256 != claim.body_sha256:
-                    raise _reused()
+                    raise reused()
                 if holder.taken:
                     return await self._send(claim, holder, body, key)
                 if holder.published:
                     return await self._replay(claim, holder, parse_json(body), key)
             if clock.monotonic() >= deadline:
-                raise _in_use()
+                raise in_use()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -219,7 +219,7 @@ class Idempotency:
         now_ms = self.responses.clock.now().timestamp() * 1000
         age_seconds = (now_ms - (created_ms(replay.row.response_id) or 0)) / 1000
         if age_seconds > self.responses.bounds.response_seconds:
-            raise _forgotten()
+            raise forgotten()
 
     async def _failed(self, claim: KeyClaim, holder: KeyHolder, answer: Answer) -> None:
         """Note an error for further requests; one that says "come again" frees the key instead."""
@@ -239,11 +239,7 @@ class Idempotency:
 
 def _checked(name: bytes) -> str:
     if _NAME.fullmatch(name) is None:
-        raise invalid(
-            f"Invalid '{HEADER}': expected 1 to 255 printable ASCII characters.",
-            param=HEADER,
-            code="invalid_idempotency_key",
-        )
+        raise bad_key()
     return name.decode("ascii")
 
 
@@ -273,40 +269,6 @@ def _from_failed(row: StoredResponse) -> Answer:
     status = _CODES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     told = ApiError(status, str(error.get("message") or ""), kind="server_error", code=code)
     return Answer(status, orjson.dumps(told.body()))
-
-
-def _final(message: str, *, code: str) -> ApiError:
-    """Return a 409 that stays one; the official clients would try again unless told not to."""
-    error = ApiError(409, message, kind="idempotency_error", param=HEADER, code=code)
-    error.headers = ((b"x-should-retry", b"false"),)
-    return error
-
-
-def _reused() -> ApiError:
-    return _final(
-        f"This '{HEADER}' was used with another request body. "
-        "Use a new key, or send the same body again.",
-        code="idempotency_key_reused",
-    )
-
-
-def _in_use() -> ApiError:
-    return ApiError(
-        409,
-        f"The first request with this '{HEADER}' is not accepted yet, try again.",
-        kind="idempotency_error",
-        param=HEADER,
-        code="idempotency_key_in_use",
-        retry_after_seconds=1,
-    )
-
-
-def _forgotten() -> ApiError:
-    return _final(
-        f"The request with this '{HEADER}' was answered, but with 'store': false, "
-        "and its answer is not kept any more.",
-        code="idempotent_answer_gone",
-    )
 
 
 def _too_late(response_id: str) -> ApiError:
