@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -320,3 +321,42 @@ async def test_a_provider_has_a_tier_for_those_who_name_none(
     await run.go(text="say: hello")
     [request] = scripted_upstream.requests()
     assert request["body"]["service_tier"] == "priority"
+
+
+@pytest.mark.parametrize("dialect", ["responses", "chat"])
+async def test_a_stream_has_its_time_in_all_however_steadily_it_comes(
+    scripted_upstream: UpstreamProcess, dialect: str
+) -> None:
+    run = Run(
+        scripted_upstream,
+        {"dialect": dialect, "retries": 0, "total_timeout_seconds": 0.5, "breaker_failures": 1},
+    )
+    response = await run.go(text="tokens: 200 ; fault:slow@0.05", stream=True)
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert 0 < response["usage"]["output_tokens"] < 200
+    assert run.states == [State.OPEN]
+    called = run.counted("upstream_duration_seconds_count", provider="p0", outcome="timeout")
+    assert called == 1
+
+
+async def test_a_connection_that_is_not_taken_up_is_given_up_in_time(
+    scripted_upstream: UpstreamProcess,
+) -> None:
+    with socket.socket() as deaf:
+        # Nobody accepts, and the queue of the system is full after a few.
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.settimeout(0)
+            one.connect_ex(("127.0.0.1", port))
+        dead = {
+            "base_url": f"http://127.0.0.1:{port}/v1",
+            "retries": 0,
+            "connect_timeout_seconds": 0.2,
+        }
+        response = await Run(scripted_upstream, dead, {}).go(text="say: hello")
+        for one in waiting:
+            one.close()
+    assert response["status"] == "completed"
