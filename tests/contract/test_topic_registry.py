@@ -112,6 +112,7 @@ class Sent(Producer):
         key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        within_seconds: float | None = None,
     ) -> None:
         assert partition is None
         self.messages.append((topic, key, value, headers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from typing import Any
 
 import aiohttp
@@ -89,11 +90,11 @@ class Owner(HttpClients):
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
-        self.asked: list[tuple[str, URL, CIMultiDict[str], bytes]] = []
+        self.asked: list[tuple[str, URL, CIMultiDict[str], bytes | AsyncIterable[bytes]]] = []
         self.error = error
 
     async def forward(
-        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes
+        self, method: str, url: URL, headers: CIMultiDict[str], body: bytes | AsyncIterable[bytes]
     ) -> aiohttp.ClientResponse:
         self.asked.append((method, url, headers, body))
         raise self.error or aiohttp.ClientConnectionError

@@ -39,6 +39,7 @@ class Log(Producer):
         key: str | bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        within_seconds: float | None = None,
     ) -> None:
         await self.open.wait()
         if self.failures:

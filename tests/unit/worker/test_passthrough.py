@@ -199,6 +199,6 @@ async def test_an_answer_that_is_no_stream_is_the_provider_s_fault() -> None:
 async def test_what_a_provider_complained_of_is_why_its_stream_ended_early() -> None:
     told = script_events("script:error")
     made = Passthrough(job(), Written(), max_event_bytes=1 << 26)
-    with pytest.raises(UpstreamError, match="The scripted upstream failed on request."):
+    with pytest.raises(UpstreamError, match="The scripted upstream failed on request"):
         await made.run(Provider([as_sse(told)]), b"{}")
     assert made.wrote
