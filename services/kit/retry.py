@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 Result = TypeVar("Result")
+_MOST_DOUBLINGS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,9 @@ class Backoff:
 
     def pause(self, failures: int) -> float:
         """Return the seconds to wait after that many failures (1 or more), with full jitter."""
-        ceiling = min(self.longest_seconds, self.first_seconds * 2 ** (failures - 1))
+        # A float has no room for 2 to the power of every count.
+        doublings = min(failures - 1, _MOST_DOUBLINGS)
+        ceiling = min(self.longest_seconds, self.first_seconds * 2**doublings)
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
 
 
