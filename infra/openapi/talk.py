@@ -22,9 +22,9 @@ from infra.openapi.operation import (
     deleted,
     record,
 )
-from services.intake.conversation_request import ConversationUpdate, NewConversation, NewItems
-from services.intake.listing import INCLUDABLE, MAX_LIMIT
-from services.intake.operation_request import CompactConversation, CountInputTokens
+from services.intake.conversations.request import ConversationUpdate, NewConversation, NewItems
+from services.intake.items.listing import INCLUDABLE, MAX_LIMIT
+from services.intake.operations.request import CompactConversation, CountInputTokens
 from services.intake.request import CreateResponse
 
 _ONE = "/v1/responses/{response_id}"

@@ -11,6 +11,7 @@ from contracts.responses import (
     RunResponseV1,
 )
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_EVENTS, RESPONSES_LIFECYCLE
+from services.intake.admission.keys import ApiKeys
 from services.intake.admission.limiter import Patience, RateLimiter
 from services.intake.admission.limits_store import LimitSweeper, SharedLimits
 from services.intake.admission.settling import Settler
@@ -25,27 +26,26 @@ from services.intake.api.operations import OperationRoutes
 from services.intake.api.routes import Routes
 from services.intake.api.websocket import SocketBounds, WebSocketEndpoint
 from services.intake.clients import ArtifactFiles, HttpClients, ModelList
-from services.intake.conversation_store import ConversationStore
-from services.intake.conversations import Conversations
+from services.intake.conversations.service import Conversations
+from services.intake.conversations.store import ConversationStore
+from services.intake.conversations.turns import TurnTaker
+from services.intake.conversations.turns_store import TurnStore
 from services.intake.files import RequestFiles
-from services.intake.history import Reader
-from services.intake.idempotency import Idempotency
-from services.intake.idempotency_store import IdempotencyStore
-from services.intake.idempotency_sweeper import IdempotencySweeper
-from services.intake.input_items import InputItems
-from services.intake.keys import ApiKeys
-from services.intake.lanes import Contexts
-from services.intake.operations import Operations
-from services.intake.resume import Resumer
-from services.intake.seats import Seat
+from services.intake.idempotency.service import Idempotency
+from services.intake.idempotency.store import IdempotencyStore
+from services.intake.idempotency.sweeper import IdempotencySweeper
+from services.intake.items.history import Reader
+from services.intake.items.inputs import InputItems
+from services.intake.operations.service import Operations
 from services.intake.service import Bounds, Responses
-from services.intake.sessions import Sessions
 from services.intake.settings import IntakeSettings
+from services.intake.sockets.lanes import Contexts
+from services.intake.sockets.sessions import Sessions
 from services.intake.store import ResponseStore
-from services.intake.streams import Hubs
+from services.intake.streaming.followers import Hubs
+from services.intake.streaming.resume import Resumer
+from services.intake.streaming.seats import Seat
 from services.intake.subscribers import Projection
-from services.intake.turns import TurnTaker
-from services.intake.turns_store import TurnStore
 from services.kit.blobs import open_blobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers, Subscription

@@ -18,8 +18,10 @@ from contracts.providers import Providers
 from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
 from services.intake.admission.estimate import estimate_tokens
+from services.intake.admission.keys import ApiKey
 from services.intake.admission.limiter import Ask, RateLimiter
 from services.intake.body import parse_json
+from services.intake.conversations.turns import TurnTaker
 from services.intake.domain import StoredResponse, conversation_of, queued_response
 from services.intake.errors import (
     ApiError,
@@ -30,13 +32,11 @@ from services.intake.errors import (
     unavailable,
 )
 from services.intake.files import RequestFiles, names_files
-from services.intake.history import Reader, items_of
-from services.intake.keys import ApiKey
-from services.intake.lanes import Context
+from services.intake.items.history import Reader, items_of
 from services.intake.request import CreateResponse, parse_create
-from services.intake.streams import Follower, Hub
+from services.intake.sockets.lanes import Context
+from services.intake.streaming.followers import Follower, Hub
 from services.intake.tool_policy import Headers, warnings_about_tools
-from services.intake.turns import TurnTaker
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_in
 from services.kit.clock import Clock

@@ -17,9 +17,9 @@ from contracts.responses import (
 )
 from services.intake.admission.limiter import Settlement
 from services.intake.admission.settling import Settler, settlement
+from services.intake.conversations.turns_store import TurnStore
 from services.intake.domain import AcceptedRow, FinishedRow, TurnEnd, output_items
 from services.intake.store import ResponseStore
-from services.intake.turns_store import TurnStore
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_out
 from services.kit.clock import Clock

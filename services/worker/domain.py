@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from contracts.responses import RunResponseV1, TerminalStatus
-from services.worker.attached import Files, with_files, with_masks
+from services.worker.files.attached import Files, with_files, with_masks
 
 Item = dict[str, Any]
 Event = dict[str, Any]

@@ -23,9 +23,10 @@ from services.kit.producer import Producer
 from services.kit.runtime import Part, Runtime, run_service
 from services.kit.seal import Sealer
 from services.kit.settings import secret_variable
-from services.worker.attempts import Attempts, Limits
 from services.worker.clients import KafkaFacts, ProviderConnection, WorkerTools
-from services.worker.leases import LeaseKeeper, Sweeper
+from services.worker.leases.keeper import LeaseKeeper, Sweeper
+from services.worker.leases.store import LeaseStore
+from services.worker.leases.sweeps import Republisher
 from services.worker.metrics import WorkerMetrics
 from services.worker.operations.answers import Answers, Vendor
 from services.worker.operations.runner import TYPES as OPERATIONS
@@ -39,13 +40,12 @@ from services.worker.queue.dispatcher import Dispatcher
 from services.worker.queue.reader import CommandReader
 from services.worker.queue.rules import QueueBounds
 from services.worker.queue.store import QueueStore
-from services.worker.recovery import delivered
+from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.recovery import delivered
 from services.worker.seals import ItemSeals
 from services.worker.service import ResponseRunner
 from services.worker.settings import WorkerSettings
-from services.worker.store import LeaseStore
 from services.worker.subscribers import Bounds, CommandIntake, Control
-from services.worker.sweeps import Republisher
 from services.worker.tools.mcp import McpCaller, McpCatalog
 from services.worker.tracing import Tracing
 

@@ -15,12 +15,12 @@ import orjson
 from contracts.packs import Flag
 from contracts.responses import ResponseFinishedV1
 from services.kit.clock import Clock
-from services.worker.attempts import Attempts
-from services.worker.composer import EventWriter
 from services.worker.domain import Job, fail, terminal_status
 from services.worker.errors import UpstreamError
 from services.worker.outbox import OutStream
-from services.worker.outcome import (
+from services.worker.runs.attempts import Attempts
+from services.worker.runs.composer import EventWriter
+from services.worker.runs.outcome import (
     INTERRUPTED,
     Outcome,
     Progress,
@@ -30,7 +30,7 @@ from services.worker.outcome import (
     last_frame,
     refused,
 )
-from services.worker.recovery import Delivered
+from services.worker.runs.recovery import Delivered
 from services.worker.tracing import Tracing
 
 

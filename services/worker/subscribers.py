@@ -21,11 +21,11 @@ from services.kit.retry import Backoff, retry
 from services.kit.tail import Tail
 from services.kit.tasks import TaskSet
 from services.worker.domain import Job
-from services.worker.files import load_files
-from services.worker.leases import LeaseKeeper
+from services.worker.files.fetch import load_files
+from services.worker.leases.keeper import LeaseKeeper
+from services.worker.leases.store import Claim, CommandPlace, LeaseStore
 from services.worker.outbox import Outbox, OutStream
 from services.worker.queue.rules import Parked
-from services.worker.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
 

@@ -14,18 +14,18 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.intake.conversation_store import ConversationStore
+from services.intake.admission.keys import ApiKey
+from services.intake.conversations.store import ConversationStore
+from services.intake.conversations.turns import TurnTaker
+from services.intake.conversations.turns_store import TurnStore
 from services.intake.domain import AcceptedRow, Conversation, FinishedRow, NewTurn, TurnEnd
-from services.intake.history import Reader
-from services.intake.idempotency import KeyClaim
-from services.intake.idempotency_store import IdempotencyStore
-from services.intake.input_items import InputItems
-from services.intake.items import identified
-from services.intake.keys import ApiKey
-from services.intake.listing import ListQuery
+from services.intake.idempotency.service import KeyClaim
+from services.intake.idempotency.store import IdempotencyStore
+from services.intake.items.history import Reader
+from services.intake.items.inputs import InputItems
+from services.intake.items.item import identified
+from services.intake.items.listing import ListQuery
 from services.intake.store import ResponseStore
-from services.intake.turns import TurnTaker
-from services.intake.turns_store import TurnStore
 from services.kit.clock import SystemClock
 from services.kit.ids import new_id
 from tests.load.dataset import DataSet, Past, Texts, message

@@ -9,19 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.api.create import read_body
 from services.intake.body import parse_json
-from services.intake.conversation_request import (
+from services.intake.conversations.request import (
     ConversationUpdate,
     NewConversation,
     NewItems,
     parse,
 )
-from services.intake.conversations import Conversations
+from services.intake.conversations.service import Conversations
 from services.intake.errors import invalid
-from services.intake.input_items import InputItems
-from services.intake.keys import ApiKey, ApiKeys
-from services.intake.listing import included, list_query
+from services.intake.items.inputs import InputItems
+from services.intake.items.listing import included, list_query
 
 
 class ConversationRoutes:

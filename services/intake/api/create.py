@@ -15,10 +15,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from starlette.responses import Response
 
 from contracts.packs import Flag
+from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.errors import ApiError
-from services.intake.keys import ApiKey, ApiKeys
 from services.intake.service import Accepted, Responses
-from services.intake.streams import SlowReaderError
+from services.intake.streaming.followers import SlowReaderError
 from services.kit.ids import new_id
 
 Scope = MutableMapping[str, Any]

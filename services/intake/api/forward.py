@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from services.intake.admission.keys import ApiKeys
 from services.intake.api.create import ClientGoneError, read_body
 from services.intake.clients import HttpClients
 from services.intake.errors import ApiError, unavailable
-from services.intake.keys import ApiKeys
 
 _BODY_BYTES = 1024 * 1024
 _METHODS = ["GET", "HEAD", "POST", "DELETE"]

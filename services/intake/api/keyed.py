@@ -7,11 +7,11 @@ from contextlib import aclosing
 
 from starlette.responses import Response, StreamingResponse
 
+from services.intake.admission.keys import ApiKey
 from services.intake.api.create import DONE
-from services.intake.idempotency import Idempotency, Replay
-from services.intake.keys import ApiKey
+from services.intake.idempotency.service import Idempotency, Replay
 from services.intake.service import Accepted, Answer
-from services.intake.streams import SlowReaderError
+from services.intake.streaming.followers import SlowReaderError
 
 _REPLAYED = {"idempotent-replayed": "true"}
 

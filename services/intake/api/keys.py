@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from contracts.config import ApiKeyChangedV1, Scope
+from services.intake.admission.keys import DEFAULT_PROJECT, ApiKeys
 from services.intake.api.create import read_body
 from services.intake.body import parse_json
 from services.intake.errors import ApiError, invalid
-from services.intake.keys import DEFAULT_PROJECT, ApiKeys
 from services.intake.request import explain
 from services.kit.clock import Clock
 

@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.api.create import DONE
 from services.intake.clients import ModelList
 from services.intake.errors import invalid, model_not_found
-from services.intake.keys import ApiKey, ApiKeys
-from services.intake.resume import Resumer
 from services.intake.service import Responses
-from services.intake.streams import SlowReaderError
+from services.intake.streaming.followers import SlowReaderError
+from services.intake.streaming.resume import Resumer
 
 
 class Routes:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import orjson
 from opentelemetry import metrics
 
+from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.api.create import Receive, Scope, Send, header
 from services.intake.api.refusals import refusal_of
 from services.intake.errors import ApiError, invalid, unavailable
-from services.intake.frames import error_event, steer_failed
-from services.intake.keys import ApiKey, ApiKeys
-from services.intake.lanes import (
+from services.intake.sockets.frames import error_event, steer_failed
+from services.intake.sockets.lanes import (
     MOST_RUNNING,
     Create,
     Lane,
@@ -23,8 +23,8 @@ from services.intake.lanes import (
     read_create,
     read_event,
 )
-from services.intake.sessions import Sessions
-from services.intake.streams import SlowReaderError
+from services.intake.sockets.sessions import Sessions
+from services.intake.streaming.followers import SlowReaderError
 from services.kit.ids import new_id
 from services.kit.websockets import DRAIN
 

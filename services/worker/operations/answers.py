@@ -12,21 +12,21 @@ import orjson
 from contracts.operations import CountInputTokensV1
 from services.kit.clock import Clock
 from services.kit.seal import SealError
-from services.worker.attached import refuse_lost
-from services.worker.attempts import Tools, Upstream
 from services.worker.chat.outcome import shape_usage
 from services.worker.chat.request import to_chat_request
 from services.worker.chat.turn import TurnEnd
 from services.worker.domain import Item, Job
 from services.worker.errors import MALFORMED, RequestRefusedError, UpstreamError
+from services.worker.files.attached import refuse_lost
 from services.worker.operations.compaction import (
     compaction_object,
     question,
     summary_of,
     user_messages,
 )
-from services.worker.outcome import estimate_usage
-from services.worker.policy import overrides
+from services.worker.providers.policy import overrides
+from services.worker.runs.attempts import Tools, Upstream
+from services.worker.runs.outcome import estimate_usage
 from services.worker.seals import ItemSeals
 
 Object = dict[str, Any]

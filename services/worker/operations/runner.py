@@ -15,13 +15,13 @@ from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.packs import Flag
 from contracts.responses import ResponseFinishedV1
 from services.kit.clock import Clock
-from services.worker.attempts import Upstream
 from services.worker.domain import Job
 from services.worker.errors import RequestRefusedError, UpstreamError
 from services.worker.operations.answers import Answers, Result
 from services.worker.outbox import OutStream
-from services.worker.policy import pause_before_retry
-from services.worker.recovery import Delivered
+from services.worker.providers.policy import pause_before_retry
+from services.worker.runs.attempts import Upstream
+from services.worker.runs.recovery import Delivered
 from services.worker.service import Facts, error_body
 
 TYPES = frozenset({CountInputTokensV1.TYPE, CompactConversationV1.TYPE})

@@ -9,9 +9,9 @@ from types import TracebackType
 from opentelemetry.trace import Span
 
 from contracts.providers import ProviderConfig
-from services.worker.breaker import Breaker, BreakerRule, State
 from services.worker.errors import ProviderBusyError, ProviderOpenError, UpstreamError
 from services.worker.metrics import WorkerMetrics
+from services.worker.providers.breaker import Breaker, BreakerRule, State
 from services.worker.tracing import Tracing, end_call
 
 _RETRY_AFTER_SECONDS = 1.0

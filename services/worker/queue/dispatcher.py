@@ -13,9 +13,9 @@ from contracts.responses import RunResponseV1
 from services.kit.consumer import OUTAGES
 from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet
-from services.worker.leases import LeaseKeeper
+from services.worker.leases.keeper import LeaseKeeper
+from services.worker.leases.store import Claim, CommandPlace
 from services.worker.queue.rules import Parked, QueueBounds, Taken
-from services.worker.store import Claim, CommandPlace
 
 logger = logging.getLogger(__name__)
 _AT_ONCE = 100

@@ -14,7 +14,7 @@ from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
-from services.worker.store import CommandPlace
+from services.worker.leases.store import CommandPlace
 
 logger = logging.getLogger(__name__)
 # Commands come one by one or in runs: much more than is wanted would be fetched and thrown away.

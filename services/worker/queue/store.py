@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.worker.leases.store import Claim, CommandPlace
 from services.worker.queue.rules import Parked, QueueBounds, Taken
-from services.worker.store import Claim, CommandPlace
 
 _LOCK = 0x71756575
 _MOST_CANCELLED = 100

@@ -14,8 +14,8 @@ from contracts.packs import Entry, Flag
 from services.intake.api.app import IntakeApp
 from services.intake.api.create import CreateEndpoint
 from services.intake.api.websocket import SocketBounds, WebSocketEndpoint
-from services.intake.lanes import Contexts
-from services.intake.sessions import Sessions
+from services.intake.sockets.lanes import Contexts
+from services.intake.sockets.sessions import Sessions
 from services.kit.http import HttpServer
 from services.kit.websockets import WebSocketBounds
 from tests.unit.intake.apps import ADMIN, Intake

@@ -13,16 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts.event import Contract, Envelope
 from contracts.principal import Principal
 from contracts.responses import ResponseFinishedV1, RunResponseV1, TerminalStatus
-from services.intake.conversation_store import ConversationStore
-from services.intake.conversations import Conversations
+from services.intake.admission.keys import ApiKey
+from services.intake.conversations.service import Conversations
+from services.intake.conversations.store import ConversationStore
+from services.intake.conversations.turns import TurnTaker
+from services.intake.conversations.turns_store import TurnStore
 from services.intake.domain import NewTurn
-from services.intake.items import Item
-from services.intake.keys import ApiKey
-from services.intake.listing import ListQuery
+from services.intake.items.item import Item
+from services.intake.items.listing import ListQuery
 from services.intake.store import ResponseStore
 from services.intake.subscribers import Projection
-from services.intake.turns import TurnTaker
-from services.intake.turns_store import TurnStore
 from services.kit.blobs import DiskBlobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Received

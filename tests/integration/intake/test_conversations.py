@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.errors import ApiError
-from services.intake.history import Reader
-from services.intake.input_items import InputItems
-from services.intake.items import Item
-from services.intake.listing import ListQuery
+from services.intake.items.history import Reader
+from services.intake.items.inputs import InputItems
+from services.intake.items.item import Item
+from services.intake.items.listing import ListQuery
 from services.intake.store import ResponseStore
 from services.kit.blobs import DiskBlobs
 from services.kit.clock import SystemClock

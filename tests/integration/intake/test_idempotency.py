@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.domain import AcceptedRow
-from services.intake.idempotency import KeyClaim, KeyHolder
-from services.intake.idempotency_store import IdempotencyStore
+from services.intake.idempotency.service import KeyClaim, KeyHolder
+from services.intake.idempotency.store import IdempotencyStore
 from services.intake.store import ResponseStore
 from services.kit.ids import new_id
 

@@ -25,12 +25,12 @@ from contracts.responses import (
     RunResponseV1,
     TerminalStatus,
 )
+from services.intake.conversations.turns_store import TurnStore
 from services.intake.domain import StoredResponse
 from services.intake.errors import ApiError
-from services.intake.history import Reader
+from services.intake.items.history import Reader
 from services.intake.store import ResponseStore
 from services.intake.subscribers import Projection
-from services.intake.turns_store import TurnStore
 from services.kit.blobs import DiskBlobs
 from services.kit.claimcheck import check_in
 from services.kit.clock import SystemClock

@@ -17,8 +17,8 @@ from contracts.packs import Entry, Flag, encode_pack
 from contracts.topics import RESPONSES_EVENTS
 from infra.topics import apply
 from services.intake.domain import StoredResponse
-from services.intake.resume import Resumer
-from services.intake.streams import Hubs
+from services.intake.streaming.followers import Hubs
+from services.intake.streaming.resume import Resumer
 from services.kit.blobs import DiskBlobs
 from services.kit.deadletters import DeadLetters
 from services.kit.ids import new_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.intake.seats import Seat
+from services.intake.streaming.seats import Seat
 from services.kit.database import create_engine
 
 PARTITIONS = 4

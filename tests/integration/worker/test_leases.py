@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.worker.leases import LeaseKeeper, Sweeper
-from services.worker.store import CommandPlace, LeaseStore
+from services.worker.leases.keeper import LeaseKeeper, Sweeper
+from services.worker.leases.store import CommandPlace, LeaseStore
 
 PATIENCE_SECONDS = 20
 

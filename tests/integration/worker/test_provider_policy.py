@@ -17,14 +17,14 @@ from contracts.packs import Flag
 from contracts.providers import ProviderConfig
 from services.kit.clock import SystemClock
 from services.kit.ids import new_id
-from services.worker.attempts import Attempts, Limits
-from services.worker.breaker import State
 from services.worker.clients import ProviderConnection
 from services.worker.errors import ProviderBusyError, ProviderOpenError, UpstreamError
 from services.worker.metrics import WorkerMetrics
+from services.worker.providers.breaker import State
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
-from services.worker.recovery import Delivered
+from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.recovery import Delivered
 from services.worker.service import ResponseRunner
 from tests.unit.worker.runs import LocalTools, StatedFacts, Written, job
 from tests.upstream import UpstreamProcess

@@ -14,9 +14,9 @@ from contracts.providers import Dialect, ProviderConfig
 from services.kit.ids import new_id
 from services.worker.chat.turn import TurnEnd
 from services.worker.errors import RequestRefusedError, UpstreamError
-from services.worker.passthrough import Passthrough
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
+from services.worker.runs.passthrough import Passthrough
 from tests.unit.worker.runs import Written, check_stream, job
 from tests.upstream import UpstreamProcess
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.worker.leases.store import CommandPlace, LeaseStore
 from services.worker.queue.rules import NORMAL, PATIENT, URGENT, Parked, QueueBounds, Taken
 from services.worker.queue.store import QueueStore
-from services.worker.store import CommandPlace, LeaseStore
 from tests.integration.worker.test_leases import expire, states
 
 BOUNDS = QueueBounds(running=100, per_key=50, overdue_seconds=3600, poll_seconds=1)

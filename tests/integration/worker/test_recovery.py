@@ -14,7 +14,7 @@ from infra.topics import apply
 from services.kit.blobs import DiskBlobs
 from services.kit.ids import new_id
 from services.kit.producer import Producer
-from services.worker.recovery import Delivered, delivered
+from services.worker.runs.recovery import Delivered, delivered
 from tests.unit.worker.runs import as_sse, script_events
 
 PARTITION = 6

@@ -14,15 +14,15 @@ from starlette.routing import BaseRoute
 
 from contracts.packs import Entry, Flag, encode_pack
 from contracts.providers import ProviderConfig, Providers
+from services.intake.admission.keys import ApiKeys
 from services.intake.api.app import IntakeApp
 from services.intake.api.create import CreateEndpoint
+from services.intake.conversations.turns import TurnTaker
 from services.intake.domain import NewTurn, StoredResponse
-from services.intake.history import Reader
-from services.intake.items import Identified
-from services.intake.keys import ApiKeys
+from services.intake.items.history import Reader
+from services.intake.items.item import Identified
 from services.intake.service import Bounds, Responses
-from services.intake.streams import Hub
-from services.intake.turns import TurnTaker
+from services.intake.streaming.followers import Hub
 from services.kit.blobs import DiskBlobs
 from services.kit.deadletters import Record
 from services.kit.producer import Headers, Producer

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from services.intake.conversation_request import (
+from services.intake.conversations.request import (
     ConversationUpdate,
     NewConversation,
     NewItems,
@@ -17,8 +17,8 @@ from services.intake.conversation_request import (
 )
 from services.intake.domain import conversation_of, output_items, queued_response
 from services.intake.errors import ApiError
-from services.intake.items import identified, listed
-from services.intake.listing import list_object
+from services.intake.items.item import identified, listed
+from services.intake.items.listing import list_object
 from services.intake.request import parse_create
 
 HELLO = {"role": "user", "content": "hello"}

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from contracts.packs import Flag
 from services.intake.domain import StoredResponse
-from services.intake.streams import HEARTBEAT
+from services.intake.streaming.followers import HEARTBEAT
 from tests.unit.intake.apps import Exchange, Intake, last_json
 
 GOOD: dict[str, Any] = {"model": "gpt-5.1", "input": "hello"}

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.intake.errors import ApiError, invalid
-from services.intake.frames import addressed, error_event, messages, steer_failed, stream_error
+from services.intake.sockets.frames import (
+    addressed,
+    error_event,
+    messages,
+    steer_failed,
+    stream_error,
+)
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=9)), max_size=5))

@@ -13,8 +13,8 @@ from openai.types.responses import ResponseItemList
 from pydantic import TypeAdapter
 
 from services.intake.errors import ApiError
-from services.intake.items import Identified, identified, listed
-from services.intake.listing import INCLUDABLE, ListQuery, list_object, list_query, page
+from services.intake.items.item import Identified, identified, listed
+from services.intake.items.listing import INCLUDABLE, ListQuery, list_object, list_query, page
 
 PICTURE = "data:image/png;base64,AAAA"
 CLIENT_ITEMS: list[dict[str, Any]] = [

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from contracts.config import ApiKeyChangedV1
 from contracts.event import Contract
+from services.intake.admission.keys import ApiKeys
 from services.intake.admission.limits import Limits
 from services.intake.errors import ApiError
-from services.intake.keys import ApiKeys
 from services.kit.codec import Stamp, decode, encode
 from tests.unit.intake.apps import START, HandClock, Sent
 from tests.unit.kit.records import Message

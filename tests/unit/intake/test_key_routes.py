@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from services.intake.admission.keys import ApiKeys
 from services.intake.api.keys import KeyRoutes
-from services.intake.keys import ApiKeys
 from tests.unit.intake.apps import ADMIN, Exchange, HandClock, Intake, Sent
 from tests.unit.kit.records import Message
 

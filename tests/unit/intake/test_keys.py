@@ -9,8 +9,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from contracts.config import ApiKeyChangedV1
+from services.intake.admission.keys import SECRET_PREFIX, ApiKey, ApiKeys
 from services.intake.errors import ApiError
-from services.intake.keys import SECRET_PREFIX, ApiKey, ApiKeys
 from tests.unit.intake.apps import START, HandClock, Sent
 from tests.unit.kit.records import Message
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.intake.errors import ApiError
-from services.intake.lanes import (
+from services.intake.sockets.lanes import (
     MOST_LANES,
     MOST_QUEUED,
     NO_CONTEXT,

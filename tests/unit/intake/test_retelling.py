@@ -8,7 +8,7 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from services.intake.retelling import retell
+from services.intake.streaming.retelling import retell
 from tests.unit.worker.runs import events_of, script_events
 from tests.upstream.scripts import HOSTED, SCRIPTS
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.packs import Entry, PackError, encode_pack
-from services.intake.streams import HEARTBEAT, Follower, Hub, SlowReaderError
+from services.intake.streaming.followers import HEARTBEAT, Follower, Hub, SlowReaderError
 from tests.unit.kit.records import Graveyard, Message
 
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.intake.admission.keys import ApiKey
+from services.intake.conversations.turns import TurnTaker
 from services.intake.domain import NewTurn, StoredResponse
 from services.intake.errors import ApiError
-from services.intake.items import Identified
-from services.intake.keys import ApiKey
-from services.intake.turns import TurnTaker
+from services.intake.items.item import Identified
 
 KEY = ApiKey("key_a", "proj", None, ("api",))
 CONVERSATION = "conv_" + "a" * 32

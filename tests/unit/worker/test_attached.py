@@ -15,10 +15,10 @@ from contracts.principal import Principal
 from contracts.responses import AttachedFile, ClaimCheck, RunResponseV1
 from services.kit.blobs import DiskBlobs
 from services.kit.claimcheck import ClaimCheckError
-from services.worker.attached import Files, refuse_lost
 from services.worker.domain import Job
 from services.worker.errors import RequestRefusedError
-from services.worker.files import load_files
+from services.worker.files.attached import Files, refuse_lost
+from services.worker.files.fetch import load_files
 
 URL = "data:text/plain;base64,aGk="
 

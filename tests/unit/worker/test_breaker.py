@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.breaker import Breaker, BreakerRule, State
+from services.worker.providers.breaker import Breaker, BreakerRule, State
 
 RULE = BreakerRule(failures=3, rate=0.5, min_calls=6, window_seconds=10, open_seconds=5, probes=2)
 

@@ -15,6 +15,7 @@ from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from services.kit.consumer import Received
 from services.kit.retry import Backoff
+from services.worker.leases.store import Claim, CommandPlace
 from services.worker.queue.dispatcher import Dispatcher
 from services.worker.queue.rules import (
     NORMAL,
@@ -25,7 +26,6 @@ from services.worker.queue.rules import (
     Taken,
     priority_of,
 )
-from services.worker.store import Claim, CommandPlace
 from tests.unit.worker.runs import job
 from tests.unit.worker.test_commands import Keeper, Runner, Worker, received
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.worker.domain import add_usage, fail, mcp_history_as_functions, terminal_status
-from services.worker.outcome import cancelled, estimate_usage
+from services.worker.runs.outcome import cancelled, estimate_usage
 from tests.unit.worker.runs import NOW, check_response, job, used
 
 FUNCTION = {"type": "function", "name": "lookup"}

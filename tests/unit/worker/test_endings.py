@@ -11,8 +11,8 @@ from contracts.packs import Entry
 from services.kit.retry import Backoff
 from services.worker.domain import Job
 from services.worker.errors import UpstreamError
-from services.worker.outcome import via, via_of
-from services.worker.recovery import Delivered
+from services.worker.runs.outcome import via, via_of
+from services.worker.runs.recovery import Delivered
 from tests.unit.worker.runs import as_sse, check_response, job, script_events, text_turn
 from tests.unit.worker.test_runner import Run, Upstream, stored
 

@@ -18,7 +18,7 @@ from services.worker.operations.answers import Answers
 from services.worker.operations.runner import OperationRunner
 from services.worker.outbox import OutStream
 from services.worker.providers.guard import Guard
-from services.worker.recovery import Delivered
+from services.worker.runs.recovery import Delivered
 from services.worker.seals import ItemSeals
 from tests.unit.worker.runs import (
     FixedClock,

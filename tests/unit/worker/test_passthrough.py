@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.worker.domain import Event, Job
 from services.worker.errors import UpstreamError
-from services.worker.passthrough import Passthrough
+from services.worker.runs.passthrough import Passthrough
 from tests.unit.worker.runs import (
     Provider,
     Written,
@@ -130,7 +130,7 @@ async def test_what_was_delivered_before_a_break_is_known() -> None:
 async def test_the_last_number_is_known_although_the_text_was_too_long_to_keep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.worker.passthrough._KEPT_BYTES", 100)
+    monkeypatch.setattr("services.worker.runs.passthrough._KEPT_BYTES", 100)
     events = script_events("say: one two three")[:-1]
     made, out = await broken(*(as_sse([event]) for event in events))
     assert made.partial().last_sequence_number == out.events[-1]["sequence_number"]

@@ -16,7 +16,7 @@ from services.worker.errors import (
     RequestRefusedError,
     UpstreamError,
 )
-from services.worker.policy import choose, overrides, pause_before_retry
+from services.worker.providers.policy import choose, overrides, pause_before_retry
 from tests.unit.worker.runs import job
 
 TOOL = {"type": "function", "name": "f"}

@@ -10,10 +10,10 @@ import pytest
 
 from contracts.packs import Flag
 from services.kit.retry import Backoff
-from services.worker.attempts import Attempts, Limits
 from services.worker.domain import Event, Job
 from services.worker.errors import UpstreamError
-from services.worker.recovery import Delivered
+from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.recovery import Delivered
 from services.worker.service import ResponseRunner
 from tests.unit.worker.runs import (
     MCP_TOOL,

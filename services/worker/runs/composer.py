@@ -23,8 +23,8 @@ from services.worker.domain import (
     mcp_history_as_functions,
 )
 from services.worker.errors import MALFORMED, UpstreamError
-from services.worker.output import OutputBuilder
 from services.worker.providers.turns import Turns
+from services.worker.runs.output import OutputBuilder
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
 

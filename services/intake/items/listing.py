@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.intake.errors import ApiError, invalid
-from services.intake.items import Identified, listed
+from services.intake.items.item import Identified, listed
 
 INCLUDABLE = frozenset(
     {

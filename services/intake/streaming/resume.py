@@ -12,8 +12,8 @@ import orjson
 from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.domain import StoredResponse
-from services.intake.retelling import retell
-from services.intake.streams import Follower, Hub, Hubs
+from services.intake.streaming.followers import Follower, Hub, Hubs
+from services.intake.streaming.retelling import retell
 from services.kit.blobs import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range

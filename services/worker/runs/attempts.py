@@ -16,17 +16,17 @@ from contracts.providers import ProviderConfig
 from contracts.tools import ToolResultV1
 from services.kit.clock import Clock
 from services.worker import sse
-from services.worker.attached import refuse_lost
-from services.worker.composer import Composer, EventWriter
 from services.worker.domain import Event, Job, fail, terminal_status
 from services.worker.errors import RequestRefusedError, UpstreamError
+from services.worker.files.attached import refuse_lost
 from services.worker.metrics import WorkerMetrics, unregistered
 from services.worker.outbox import OutStream
-from services.worker.outcome import Outcome, Progress, estimate_usage, refused, via
-from services.worker.passthrough import Passthrough
-from services.worker.policy import choose, overrides, pause_before_retry
 from services.worker.providers.client import UpstreamClient
+from services.worker.providers.policy import choose, overrides, pause_before_retry
 from services.worker.providers.turns import Turns
+from services.worker.runs.composer import Composer, EventWriter
+from services.worker.runs.outcome import Outcome, Progress, estimate_usage, refused, via
+from services.worker.runs.passthrough import Passthrough
 from services.worker.seals import ItemSeals
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan

@@ -17,8 +17,8 @@ from services.kit.tail import read_range
 from services.worker import sse
 from services.worker.domain import TERMINAL
 from services.worker.errors import UpstreamError
-from services.worker.outcome import via_of
-from services.worker.output import OutputBuilder
+from services.worker.runs.outcome import via_of
+from services.worker.runs.output import OutputBuilder
 
 logger = logging.getLogger(__name__)
 _CLOCK_SLACK_MS = 60_000

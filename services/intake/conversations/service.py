@@ -8,12 +8,12 @@ from typing import Protocol
 
 import orjson
 
+from services.intake.admission.keys import ApiKey
+from services.intake.conversations.turns import TurnTaker, check_id, distinct_ids
 from services.intake.domain import Conversation
 from services.intake.files import RequestFiles
-from services.intake.items import Identified, Item, identified, listed
-from services.intake.keys import ApiKey
-from services.intake.listing import ListQuery, list_object
-from services.intake.turns import TurnTaker, check_id, distinct_ids
+from services.intake.items.item import Identified, Item, identified, listed
+from services.intake.items.listing import ListQuery, list_object
 from services.kit.clock import Clock
 from services.kit.ids import new_id
 

@@ -14,21 +14,21 @@ from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.principal import Principal
 from contracts.responses import RunResponseV1
 from services.intake.admission.estimate import estimate_tokens
+from services.intake.admission.keys import ApiKey
 from services.intake.admission.limiter import Ask
 from services.intake.body import parse_json
+from services.intake.conversations.turns import TurnTaker, check_id
 from services.intake.domain import conversation_of
 from services.intake.errors import ApiError, history_too_large, model_not_found
-from services.intake.items import Identified
-from services.intake.keys import ApiKey
-from services.intake.listing import ListQuery
-from services.intake.operation_request import (
+from services.intake.items.item import Identified
+from services.intake.items.listing import ListQuery
+from services.intake.operations.request import (
     CompactConversation,
     CountInputTokens,
     Operation,
     parse_operation,
 )
 from services.intake.service import Answer, Responses
-from services.intake.turns import TurnTaker, check_id
 from services.kit.ids import new_id
 
 _MOST_ITEMS = 100_000

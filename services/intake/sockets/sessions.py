@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 
 from contracts.packs import Flag
+from services.intake.admission.keys import ApiKey
 from services.intake.domain import queued_response
 from services.intake.errors import ApiError, history_too_large, invalid, model_not_found
-from services.intake.frames import addressed, messages, stream_error
-from services.intake.keys import ApiKey
-from services.intake.lanes import NO_CONTEXT, Context, Contexts, Create, Lane, prepared_by
 from services.intake.request import parse_create
 from services.intake.service import Accepted, Responses
+from services.intake.sockets.frames import addressed, messages, stream_error
+from services.intake.sockets.lanes import NO_CONTEXT, Context, Contexts, Create, Lane, prepared_by
 from services.kit.ids import new_id
 
 _CONTINUABLE = frozenset({"completed", "incomplete"})

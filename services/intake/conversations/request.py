@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, StrictStr, ValidationError
 
 from services.intake.errors import invalid
-from services.intake.items import type_of
+from services.intake.items.item import type_of
 from services.intake.request import InputItem, Metadata, explain, missing, refuse_references
 
 MAX_NEW_ITEMS = 20

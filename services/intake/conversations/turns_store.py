@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.intake.domain import NewTurn, TurnEnd
 from services.intake.errors import conversation_not_found, duplicate_item, history_too_large
-from services.intake.items import Identified, identified
+from services.intake.items.item import Identified, identified
 
 _LOCK = text("""
     SELECT 1 FROM intake.conversations

@@ -12,8 +12,8 @@ from services.worker import sse
 from services.worker.domain import TERMINAL, Event, Job, Response, terminal_status
 from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.outbox import OutStream
-from services.worker.output import OutputBuilder
 from services.worker.providers.client import UpstreamClient
+from services.worker.runs.output import OutputBuilder
 
 _KEPT_BYTES = 8 * 1024 * 1024
 _TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.intake.idempotency import KeyClaim, KeyHolder
+from services.intake.idempotency.service import KeyClaim, KeyHolder
 
 # A key that is too old is anybody's. One whose command is not known to be on the log after a while
 # is taken over, but keeps its response: whoever sends that command again sends the same.

@@ -9,11 +9,11 @@ import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.intake.conversations.turns_store import append, lock, next_turn, refuse_duplicates
 from services.intake.domain import Conversation
 from services.intake.errors import conversation_not_found, item_not_found
-from services.intake.items import Identified, usable_id
-from services.intake.listing import ListQuery, unknown_cursor
-from services.intake.turns_store import append, lock, next_turn, refuse_duplicates
+from services.intake.items.item import Identified, usable_id
+from services.intake.items.listing import ListQuery, unknown_cursor
 
 _COLUMNS = "conversation_id, project, key_id, metadata, created_at"
 _CREATE = text(f"""

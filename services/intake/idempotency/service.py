@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import orjson
 from sqlalchemy.exc import DBAPIError
 
+from services.intake.admission.keys import ApiKey
 from services.intake.body import parse_json
 from services.intake.domain import StoredResponse
 from services.intake.errors import ApiError, response_not_found
 from services.intake.idempotency_errors import bad_key, forgotten, in_use, reused
-from services.intake.keys import ApiKey
-from services.intake.resume import Resumer
 from services.intake.service import Accepted, Answer, Place, Responses
+from services.intake.streaming.resume import Resumer
 from services.kit.ids import created_ms, new_id
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from contracts.topics import MAX_MESSAGE_BYTES, RESPONSES_COMMANDS
 from services.kit.producer import Producer
-from services.worker.store import CommandPlace
+from services.worker.leases.store import CommandPlace
 
 logger = logging.getLogger(__name__)
 _READ_SECONDS = 10.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contracts.responses import AttachedFile
 from services.kit.blobs import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError
-from services.worker.attached import Files
+from services.worker.files.attached import Files
 
 
 async def load_files(files: Sequence[AttachedFile], blobs: BlobStore) -> Files:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from services.kit.consumer import OUTAGES
 from services.kit.tasks import TaskSet
-from services.worker.store import Claim, CommandPlace, LeaseStore
+from services.worker.leases.store import Claim, CommandPlace, LeaseStore
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 0.05

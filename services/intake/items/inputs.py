@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
+from services.intake.admission.keys import ApiKey
+from services.intake.conversations.turns import TurnTaker
 from services.intake.domain import StoredResponse, input_items, output_items
 from services.intake.errors import response_not_found
-from services.intake.history import Reader
-from services.intake.items import Identified, identified
-from services.intake.keys import ApiKey
-from services.intake.listing import ListQuery, page
-from services.intake.turns import TurnTaker
+from services.intake.items.history import Reader
+from services.intake.items.item import Identified, identified
+from services.intake.items.listing import ListQuery, page
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import orjson
 from sqlalchemy.exc import DBAPIError
 
+from services.intake.admission.keys import ApiKey
 from services.intake.domain import NewTurn, StoredResponse, conversation_of, input_items
 from services.intake.errors import (
     conversation_locked,
@@ -20,8 +21,7 @@ from services.intake.errors import (
     duplicate_item,
     item_not_found,
 )
-from services.intake.items import Identified, Item, usable_id
-from services.intake.keys import ApiKey
+from services.intake.items.item import Identified, Item, usable_id
 from services.kit.clock import Clock
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from services.worker import sse
-from services.worker.composer import EventWriter
 from services.worker.domain import Item, Job, Response, cancel, fail
 from services.worker.errors import UpstreamError
-from services.worker.output import OutputBuilder
+from services.worker.runs.composer import EventWriter
+from services.worker.runs.output import OutputBuilder
 
 INTERRUPTED = {
     "code": "server_error",

@@ -1,0 +1,1 @@
+"""Conversations: their items, and the turns that responses take in them."""

@@ -1,0 +1,1 @@
+"""Idempotency keys: the same request again gets the same response."""

@@ -1,0 +1,1 @@
+"""Counting tokens and compacting: what is asked of a worker beside responses."""

@@ -1,0 +1,1 @@
+"""WebSocket sessions, without the sockets."""

@@ -1,0 +1,1 @@
+"""Live and repeated streams: whoever follows a response, wherever its events are."""

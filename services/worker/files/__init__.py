@@ -1,0 +1,1 @@
+"""The files that items name, fetched and put in their place."""

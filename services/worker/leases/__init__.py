@@ -1,0 +1,1 @@
+"""Who runs which response: leases, and what happens to those that expire."""

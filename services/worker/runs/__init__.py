@@ -1,0 +1,1 @@
+"""One response from its first attempt to its end."""
