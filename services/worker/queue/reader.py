@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaTimeoutError, OffsetOutOfRangeError
 
 from contracts.event import Envelope
 from contracts.responses import RunResponseV1
@@ -103,6 +103,9 @@ class CommandReader:
                 open_offsets = [offset for offset in open_offsets if offset > position]
                 if open_offsets and open_offsets[0] > position + _WORTH_A_SEEK:
                     kafka.seek(partition, open_offsets[0])
+            # A broker that is away sends nothing either; it must say itself that nothing is there.
+            if open_offsets and (await kafka.end_offsets([partition]))[partition] > open_offsets[0]:
+                raise KafkaTimeoutError(f"no commands came from partition {partition.partition}")
         finally:
             kafka.pause(partition)
 
