@@ -166,6 +166,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         read_back=runner.read_back,
     )
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds, on_fatal=runtime.fail)
+    keeper.on_cancelled = runner.stop
     reader = CommandReader(settings.kafka_bootstrap, client_id=name)
     dispatcher = Dispatcher(
         QueueStore(engine, owner=name, seconds=settings.lease_seconds),

@@ -26,7 +26,9 @@ def _nothing() -> None: ...
 class LeaseKeeper:
     """The leases this worker holds; `on_lost` gets the id of one that another worker took over.
 
-    `on_noted` is called after ends were written.
+    `on_cancelled` gets, at each renewal, the ids of those that were cancelled: an order that came
+    while a response was about to start reached nobody who could have stopped it. `on_noted` is
+    called after ends were written.
 
     `on_fatal` gets a bug after which no lease would be renewed any more.
     """
@@ -37,6 +39,7 @@ class LeaseKeeper:
         self._store = store
         self._seconds = seconds
         self.on_lost: Callable[[str], None] = logger.warning
+        self.on_cancelled: Callable[[str], None] = logger.debug
         self.on_noted: Callable[[], None] = _nothing
         self._held: dict[str, int] = {}
         self._finished: list[tuple[str, int]] = []
@@ -99,9 +102,13 @@ class LeaseKeeper:
                 logger.warning("leases could not be renewed, trying again: %r", error)
                 continue
             for response_id, attempt in held:
-                if response_id not in kept and self._held.get(response_id) == attempt:
+                if self._held.get(response_id) != attempt:
+                    continue
+                if response_id not in kept:
                     del self._held[response_id]
                     self.on_lost(response_id)
+                elif kept[response_id]:
+                    self.on_cancelled(response_id)
 
     async def _flush(self) -> None:
         while True:

@@ -97,7 +97,7 @@ _RENEW = text("""
     UPDATE worker.leases AS held SET expires_at = now() + make_interval(secs => :seconds)
     FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
     WHERE held.response_id = mine.id AND held.attempt = mine.attempt AND held.state = 'running'
-    RETURNING held.response_id
+    RETURNING held.response_id, held.cancelled
 """)
 _RELEASE = text("""
     UPDATE worker.leases AS held SET expires_at = now()
@@ -156,11 +156,14 @@ class LeaseStore:
         async with self._engine.connect() as connection:
             await connection.execute(_CANCEL, {"response_id": response_id})
 
-    async def renew(self, held: Sequence[tuple[str, int]]) -> set[str]:
-        """Extend the leases of (response id, attempt); return the ids that are still ours."""
+    async def renew(self, held: Sequence[tuple[str, int]]) -> dict[str, bool]:
+        """Extend the leases of (response id, attempt); return those that are still ours.
+
+        Each id with whether the response was cancelled, before the claim or since.
+        """
         async with self._engine.connect() as connection:
             rows = await connection.execute(_RENEW, {**_pairs(held), "seconds": self._seconds})
-            return {row.response_id for row in rows}
+            return {row.response_id: row.cancelled for row in rows}
 
     async def finish(self, held: Sequence[tuple[str, int]]) -> None:
         """Mark responses as done for ever."""

@@ -65,8 +65,8 @@ async def test_an_expired_lease_goes_to_the_next_who_claims_it(engine: AsyncEngi
     await claim(first, "r1")
     await expire(engine, "r1")
     assert await claim(second, "r1") == {"r1": 2}
-    assert await first.renew([("r1", 1)]) == set()
-    assert await second.renew([("r1", 2)]) == {"r1"}
+    assert await first.renew([("r1", 1)]) == {}
+    assert await second.renew([("r1", 2)]) == {"r1": False}
 
 
 async def test_a_lost_attempt_can_not_finish_the_response(engine: AsyncEngine) -> None:
@@ -107,7 +107,7 @@ async def test_the_owner_of_an_abandoned_lease_has_lost_it(engine: AsyncEngine) 
     await claim(one, "r1")
     await expire(engine, "r1")
     await one.abandon_expired(most=10, again_after_seconds=60)
-    assert await one.renew([("r1", 1)]) == set()
+    assert await one.renew([("r1", 1)]) == {}
 
 
 async def test_a_released_lease_is_open_at_once(engine: AsyncEngine) -> None:
@@ -244,6 +244,22 @@ async def test_a_keeper_renews_what_it_holds_and_tells_what_it_lost(engine: Asyn
     await keeper.stop()
     assert await claim(store(engine, "b"), "kept") == {"kept": 2}
     assert fatal == []
+
+
+async def test_a_keeper_hears_of_what_is_cancelled_after_its_claim(engine: AsyncEngine) -> None:
+    cancelled: list[str] = []
+    keeper = LeaseKeeper(store(engine, "a", 0.6), seconds=0.6, on_fatal=lambda _: None)
+    keeper.on_cancelled = cancelled.append
+    await keeper.start()
+    await keeper.claim([place("stopped"), place("kept")])
+    await store(engine, "b").cancel("stopped")
+
+    async def told() -> bool:
+        return "stopped" in cancelled
+
+    await until(told)
+    assert set(cancelled) == {"stopped"}
+    await keeper.stop()
 
 
 async def test_a_keeper_that_stops_notes_what_is_finished(engine: AsyncEngine) -> None:

@@ -155,7 +155,7 @@ async def test_an_expired_response_waits_again_and_is_the_next_attempt(
     await expire(engine, "r1")
     assert await leases(engine, "b").abandon_expired(most=10, again_after_seconds=60) == []
     assert await other.park_expired(most=10) == ["r1"]
-    assert await leases(engine).renew([("r1", 1)]) == set()
+    assert await leases(engine).renew([("r1", 1)]) == {}
     assert await take(other, 1) == {"r1": (2, False)}
     await leases(engine).finish([("r1", 1)])
     assert await states(engine) == {"r1": ("running", 2)}
