@@ -150,8 +150,9 @@ class Idempotency:
         try:
             accepted = await self.responses.accept(body, key, place=place)
         except ApiError as error:
-            # After a 503 the command may be on the log: the next request sends the same.
-            if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            # After a 503 the command may be on the log, and so may that of whoever had the key
+            # before: the next request sends the same.
+            if error.status != HTTPStatus.SERVICE_UNAVAILABLE and not again:
                 await self._quietly(self.keys.release(held, holder.attempt))
             raise
         document = parse_json(body)

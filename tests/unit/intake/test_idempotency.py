@@ -1,0 +1,70 @@
+"""What becomes of an idempotency key when the request that has it is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from services.intake.admission.keys import ApiKey
+from services.intake.errors import ApiError
+from services.intake.idempotency.service import Idempotency, KeyClaim, KeyHolder
+from services.kit.clock import SystemClock
+
+KEY = ApiKey("key_1", "default", None, ("api",))
+
+
+class Keys:
+    """A key that whoever asks takes, with the response of an earlier request or a new one."""
+
+    def __init__(self, earlier: str | None) -> None:
+        self.earlier = earlier
+        self.released: list[str] = []
+
+    async def take(self, claim: KeyClaim) -> KeyHolder | None:
+        response_id = self.earlier or claim.response_id
+        return KeyHolder(
+            claim.body_sha256, response_id, 0, 2, None, None, taken=True, published=False
+        )
+
+    async def release(self, claim: KeyClaim, attempt: int) -> None:
+        self.released.append(claim.response_id)
+
+    async def published(self, claim: KeyClaim) -> None: ...
+
+    async def failed(self, claim: KeyClaim, *, status: int, error: str) -> None: ...
+
+
+class Refusing:
+    """Accepts nothing."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.hub = SimpleNamespace(partition=0)
+        self.clock = SystemClock()
+
+    async def accept(self, body: bytes, key: ApiKey, **_: Any) -> Any:
+        raise ApiError(self.status, "no")
+
+
+@pytest.mark.parametrize(
+    ("status", "earlier", "frees"),
+    [
+        (429, None, True),
+        (400, None, True),
+        (503, None, False),
+        # The command of an earlier request with the key may run: a new one would be paid for again.
+        (429, "resp_earlier", False),
+        (400, "resp_earlier", False),
+    ],
+)
+async def test_a_refusal_frees_the_key_only_when_no_command_can_be_on_the_log(
+    status: int, earlier: str | None, frees: bool
+) -> None:
+    keys = Keys(earlier)
+    one = Idempotency(keys, cast(Any, Refusing(status)), cast(Any, None), wait_seconds=0)
+    with pytest.raises(ApiError) as refused:
+        await one.accept(b"a-key", b"{}", KEY)
+    assert refused.value.status == status
+    assert bool(keys.released) is frees
