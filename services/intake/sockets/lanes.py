@@ -33,7 +33,7 @@ class Context:
     `items` is a JSON array: the history, the input and the output of the response. `stored_ids` are
     the responses in it that their owner may delete meanwhile. `stored` says whether the response
     itself can be read back. `prepared` are parameters of a warm-up that the turn after it may leave
-    out.
+    out, `prepared_bytes` how much they are as JSON.
     """
 
     response_id: str
@@ -41,6 +41,12 @@ class Context:
     stored_ids: tuple[str, ...]
     stored: bool
     prepared: Event = field(default_factory=dict)
+    prepared_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it needs."""
+        return len(self.items) + self.prepared_bytes
 
     def after(self, request: Event, response: Event, *, stored: bool) -> Context:
         """Return the context once a response that follows this one has ended."""
@@ -219,7 +225,7 @@ class Contexts:
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes of items are kept."""
+        """How many bytes are kept."""
         return self._bytes
 
     def find(self, connection: str, response_id: str) -> Context | None:
@@ -232,13 +238,13 @@ class Contexts:
     def keep(self, connection: str, lane: Lane, context: Context) -> None:
         """Keep a context as the lane's latest, in place of the one before."""
         self.forget(connection, lane)
-        if len(context.items) > self._max_bytes:
+        if context.size_bytes > self._max_bytes:
             return
         self._kept[connection, context.response_id] = context
-        self._bytes += len(context.items)
+        self._bytes += context.size_bytes
         lane.latest = context.response_id
         while self._bytes > self._max_bytes:
-            self._bytes -= len(self._kept.popitem(last=False)[1].items)
+            self._bytes -= self._kept.popitem(last=False)[1].size_bytes
 
     def forget(self, connection: str, lane: Lane) -> None:
         """Forget a lane's latest context. Idempotent."""
@@ -247,4 +253,4 @@ class Contexts:
         gone = self._kept.pop((connection, lane.latest), None)
         lane.latest = None
         if gone is not None:
-            self._bytes -= len(gone.items)
+            self._bytes -= gone.size_bytes

@@ -159,7 +159,8 @@ class Sessions:
         if len(after.items) > self._responses.bounds.max_history_bytes:
             raise history_too_large("input")
         prepared = {**context.prepared, **prepared_by(create.body)}
-        after = replace(after, prepared=prepared)
+        size_bytes = len(orjson.dumps(prepared))
+        after = replace(after, prepared=prepared, prepared_bytes=size_bytes)
         events = (
             ("response.created", response),
             ("response.in_progress", response),

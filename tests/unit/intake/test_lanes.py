@@ -180,6 +180,19 @@ def test_above_the_bound_the_least_recently_used_goes() -> None:
     assert kept.size_bytes == 200
 
 
+def test_what_a_warm_up_prepared_counts_as_well() -> None:
+    kept = Contexts(max_bytes=300)
+    one, two = Lane("one"), Lane("two")
+    kept.keep("a", one, context("r1", prepared={"tools": []}, prepared_bytes=150))
+    assert kept.size_bytes == 250
+    kept.keep("a", two, context("r2"))
+    assert kept.find("a", "r1") is None
+    assert kept.size_bytes == 100
+    kept.keep("a", two, context("r3", prepared={"tools": []}, prepared_bytes=201))
+    assert kept.find("a", "r3") is None
+    assert kept.size_bytes == 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(10, 400), st.booleans()), max_size=30))
 def test_the_bytes_that_are_kept_are_counted_right(steps: list[tuple[int, int, bool]]) -> None:
     kept = Contexts(max_bytes=500)
