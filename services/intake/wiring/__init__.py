@@ -1,0 +1,1 @@
+"""How intake is put together, an area per module; only `main` imports from here."""

@@ -1,0 +1,52 @@
+"""Where the events of responses come in: the partition of this replica and its followers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.topics import RESPONSES_EVENTS
+from services.intake.settings import IntakeSettings
+from services.intake.streaming.followers import Hubs
+from services.intake.streaming.resume import Resumer
+from services.intake.streaming.seats import Seat
+from services.intake.wiring.shared import Shared
+from services.kit.database import create_engine
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """`hubs` is a part that starts and stops, as is `seat` when this replica had to find one."""
+
+    seat: Seat | None
+    hubs: Hubs
+    resumer: Resumer
+
+
+async def wire_streams(shared: Shared) -> Streams:
+    """Take a partition, which needs the database, and wire what reads it."""
+    settings = shared.settings
+    seat = _seat(settings)
+    hubs = Hubs(
+        settings.kafka_bootstrap,
+        own_partition=await seat.take() if seat else settings.preferred_partition(),
+        dead_letters=shared.dead_letters,
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
+    resumer = Resumer(
+        hubs,
+        shared.blobs,
+        bootstrap=settings.kafka_bootstrap,
+        buffer_bytes=settings.max_stream_buffer_bytes,
+    )
+    return Streams(seat, hubs, resumer)
+
+
+def _seat(settings: IntakeSettings) -> Seat | None:
+    """Return what finds this replica a partition of its own; None when it was given one."""
+    if settings.events_partition is not None:
+        return None
+    return Seat(
+        create_engine(settings.database_url, pool_size=1, name="intake-seat"),
+        partitions=RESPONSES_EVENTS.partitions,
+        preferred=settings.preferred_partition(),
+    )
