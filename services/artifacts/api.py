@@ -28,6 +28,7 @@ from services.kit.http import Caller, NotInternalError, error_response, internal
 logger = logging.getLogger(__name__)
 _DEFAULT_LIMIT = 20
 _MAX_LIMIT = 100
+_MOST_DIGITS = 9
 _RETRY_AFTER_SECONDS = 1
 Choice = TypeVar("Choice", bound=str)
 
@@ -101,7 +102,8 @@ def _query(request: Request, caller: Caller) -> Query:
 def _limit(value: str | None) -> int:
     if value is None:
         return _DEFAULT_LIMIT
-    if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:9]) <= _MAX_LIMIT:
+    digits = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+    if not digits or not 1 <= int(value) <= _MAX_LIMIT:
         raise BadParameterError(
             "limit", f"Invalid value for 'limit': expected an integer from 1 to {_MAX_LIMIT}."
         )

@@ -20,6 +20,7 @@ _MAX_PROJECT = 64
 _MAX_ID = 200
 _DEFAULT_LIMIT = 20
 _MAX_LIMIT = 100
+_MOST_DIGITS = 9
 _WISHES = ("name", "url", "event_types", "responses", "enabled")
 
 
@@ -117,7 +118,8 @@ def _only_known(query: Mapping[str, str], known: Sequence[str]) -> None:
 def _limit(value: str | None) -> int:
     if value is None:
         return _DEFAULT_LIMIT
-    if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:9]) <= _MAX_LIMIT:
+    digits = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+    if not digits or not 1 <= int(value) <= _MAX_LIMIT:
         raise ParameterError(
             "limit", f"Invalid value for 'limit': expected an integer from 1 to {_MAX_LIMIT}."
         )

@@ -148,6 +148,7 @@ async def test_a_tool_that_a_chat_provider_can_t_run_is_refused(
         ("GET", "/v1/responses/resp_unknown?stream=true", 404),
         ("GET", "/v1/responses/resp_unknown?stream=perhaps", 400),
         ("GET", "/v1/responses/resp_unknown?stream=true&starting_after=x", 400),
+        ("GET", "/v1/responses/resp_unknown?stream=true&starting_after=%C2%B2", 400),
         ("GET", "/v1/nothing", 404),
         ("PUT", "/v1/models", 405),
         ("GET", "/v1/artifacts/art_unknown", 404),

@@ -24,6 +24,7 @@ from services.artifacts.files.service import Files
 from services.kit.http import Caller, error_response, internal_caller
 
 _MAX_LIMIT = 10_000
+_MOST_DIGITS = 9
 _FORM_BYTES = 64 * 1024
 _MAX_IDS = 1_000
 _RETRY_AFTER_SECONDS = 1
@@ -145,7 +146,8 @@ def _query(request: Request, caller: Caller) -> FileQuery:
 def _limit(value: str | None) -> int:
     if value is None:
         return _MAX_LIMIT
-    if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:9]) <= _MAX_LIMIT:
+    digits = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+    if not digits or not 1 <= int(value) <= _MAX_LIMIT:
         raise wrong("limit", f"expected an integer from 1 to {_MAX_LIMIT}.")
     return int(value)
 

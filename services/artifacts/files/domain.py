@@ -14,6 +14,7 @@ Order = Literal["asc", "desc"]
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 _NAMELESS = "upload"
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 3_600, 2_592_000
+_MOST_DIGITS = 9
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _FIELDS = frozenset({"purpose", _ANCHOR, _SECONDS})
 _ESCAPES = (("%22", '"'), ("%0D", ""), ("%0A", ""))
@@ -133,8 +134,8 @@ def _check_anchor(value: str) -> None:
 
 
 def _check_seconds(value: str) -> None:
-    digits = value.isascii() and value.isdigit()
-    if not digits or not _SHORTEST_SECONDS <= int(value[:9]) <= _LONGEST_SECONDS:
+    digits = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+    if not digits or not _SHORTEST_SECONDS <= int(value) <= _LONGEST_SECONDS:
         raise wrong(
             "expires_after.seconds",
             f"expected an integer from {_SHORTEST_SECONDS} to {_LONGEST_SECONDS}.",

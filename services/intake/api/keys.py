@@ -21,6 +21,7 @@ from services.kit.clock import Clock
 _BODY_BYTES = 64 * 1024
 _MOST_MODELS = 200
 _MOST_PER_PAGE = 1_000
+_MOST_DIGITS = 9
 _LARGEST_LIMIT = 1_000_000_000
 _LATEST_SECONDS = 253_402_300_799
 """The last second of the year 9999, which the calendar ends with."""
@@ -117,7 +118,8 @@ class KeyRoutes:
         self._admin(request)
         asked = request.query_params
         limit = asked.get("limit", str(_MOST_PER_PAGE))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= _MOST_PER_PAGE):
+        digits = limit.isascii() and limit.isdigit() and len(limit) <= _MOST_DIGITS
+        if not digits or not 1 <= int(limit) <= _MOST_PER_PAGE:
             raise invalid(
                 f"Invalid value for 'limit': expected an integer from 1 to {_MOST_PER_PAGE}.",
                 param="limit",

@@ -111,7 +111,7 @@ def _number(request: Request, name: str, *, default: int) -> int:
     value = request.query_params.get(name)
     if value is None:
         return default
-    if not value.isdigit() or len(value) > 15:
+    if not (value.isascii() and value.isdigit()) or len(value) > 15:
         raise invalid(
             f"Invalid type for '{name}': expected an integer.", param=name, code="invalid_type"
         )

@@ -273,6 +273,8 @@ async def test_pages_follow_each_other_in_both_orders(api: Api) -> None:
     [
         ("limit=0", "limit"),
         ("limit=10001", "limit"),
+        ("limit=00000000199999", "limit"),
+        ("limit=000000001" + "0" * 5_000, "limit"),
         ("limit=", "limit"),
         ("order=up", "order"),
         (f"after={NOBODY}", "after"),

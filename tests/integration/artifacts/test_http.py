@@ -166,6 +166,7 @@ async def test_a_list_can_be_narrowed_to_a_response_and_a_kind(
         ("limit=0", "limit"),
         ("limit=101", "limit"),
         ("limit=1000000000000", "limit"),
+        ("limit=0000000019999", "limit"),
         ("limit=two", "limit"),
         ("limit=", "limit"),
         ("order=up", "order"),

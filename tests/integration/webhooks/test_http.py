@@ -168,6 +168,7 @@ async def test_a_bad_body_is_refused_with_the_name_of_what_is_bad(
     [
         ("?limit=0", "limit"),
         ("?limit=101", "limit"),
+        ("?limit=0000000019999", "limit"),
         ("?limit=two", "limit"),
         ("?after=we_none", "after"),
         ("?after=%00", "after"),

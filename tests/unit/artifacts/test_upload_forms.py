@@ -168,6 +168,7 @@ def test_a_name_is_made_safe(given_name: str | None, kept: str) -> None:
         ([seconds("3600.0")], "expires_after.seconds"),
         ([seconds("٣٦٠٠")], "expires_after.seconds"),
         ([seconds("9" * 5000)], "expires_after.seconds"),
+        ([seconds("00000360000000")], "expires_after.seconds"),
     ],
 )
 def test_a_wrong_field_is_named(parts: list[FormPart], param: str) -> None:
