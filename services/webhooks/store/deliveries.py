@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,8 @@ from services.webhooks.store.statements import CLAIM, SETTLE, TURNS
 from services.webhooks.store.tables import DELIVERIES, ENDPOINTS
 
 _SWEEP_BATCH = 1_000
+# Each has a dozen parameters, of which one statement may have 32,767.
+_INSERT_ROWS = 1_000
 # A clock that is behind that of a worker must not lose the first event of a new endpoint.
 _SKEW = timedelta(minutes=1)
 
@@ -79,14 +81,7 @@ class PostgresDeliveries:
             )
             left = set((await connection.execute(held)).scalars())
             rows = [values for _, values in sorted(new.items()) if values["endpoint_id"] in left]
-            if not rows:
-                return 0
-            statement = (
-                insert(DELIVERIES)
-                .values(rows)
-                .on_conflict_do_nothing(index_elements=[DELIVERIES.c.id])
-            )
-            return (await connection.execute(statement)).rowcount
+            return sum([await _insert(connection, part) for part in _parts(rows)])
 
     async def claim(self, most: int, *, now: datetime, lease: timedelta) -> list[Claim]:
         """Lease up to `most` deliveries, in turn over their endpoints, within their bounds."""
@@ -195,6 +190,17 @@ def _wants(row: sa.Row[Any], event: Event) -> bool:
         and (event.background or row.responses == "all")
         and event.occurred_at >= row.created_at - _SKEW
     )
+
+
+def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    return (rows[at : at + _INSERT_ROWS] for at in range(0, len(rows), _INSERT_ROWS))
+
+
+async def _insert(connection: AsyncConnection, rows: list[dict[str, Any]]) -> int:
+    statement = (
+        insert(DELIVERIES).values(rows).on_conflict_do_nothing(index_elements=[DELIVERIES.c.id])
+    )
+    return (await connection.execute(statement)).rowcount
 
 
 def _values(endpoint_id: str, event: Event, at: datetime) -> dict[str, Any]:

@@ -307,3 +307,13 @@ async def test_a_project_has_a_bounded_number_of_endpoints(
     results = await asyncio.gather(*(endpoints.add(one, most=4) for one in more))
     assert sum(results) == 2
     assert len(await endpoints.page(project="research", limit=100, after=None)) == 4
+
+
+async def test_a_full_batch_for_as_many_endpoints_as_may_be_is_one_batch(
+    queue: PostgresDeliveries, endpoints: PostgresEndpoints
+) -> None:
+    for number in range(20):
+        await added(endpoints, f"we_{number}")
+    events = [event(f"resp_{number}") for number in range(500)]
+    assert await queue.accept(events, at=NOW) == 10_000
+    assert await queue.accept(events, at=NOW) == 0
