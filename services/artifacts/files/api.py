@@ -72,6 +72,7 @@ class FilesApi:
 
     async def _form(self, request: Request, reader: FormReader) -> AsyncGenerator[FormPart, None]:
         chunks = request.stream()
+        room = self._files.limits.max_bytes + _FORM_BYTES
         while True:
             try:
                 async with asyncio.timeout(self._idle_seconds):
@@ -81,6 +82,10 @@ class FilesApi:
             if chunk is None:
                 reader.finish()
                 return
+            # What is before and behind the parts of a form is nobody's, and may be without end.
+            room -= len(chunk)
+            if room < 0:
+                raise too_large(self._files.limits.max_bytes)
             for part in reader.feed(chunk):
                 yield part
 

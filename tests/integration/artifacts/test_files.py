@@ -389,6 +389,31 @@ async def test_a_file_above_the_limit_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("blobs", ["disk"], indirect=True)
+async def test_a_form_without_end_is_cut_off_even_behind_its_last_boundary(api: Api) -> None:
+    disposition = b'Content-Disposition: form-data; name="file"; filename="a"'
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b"--edge\r\n" + disposition + b"\r\n\r\nhi\r\n--edge--\r\n"
+        with suppress(ConnectionError):
+            while sent < 10 * LIMIT:
+                sent += 65_536
+                yield b"x" * 65_536
+
+    with suppress(aiohttp.ClientError):
+        status, _ = await api.ask(
+            "/v1/files",
+            method="POST",
+            data=endless(),
+            content_type="multipart/form-data; boundary=edge",
+        )
+        assert status == 413
+    assert sent < 10 * LIMIT
+    assert await api.listed() == []
+
+
+@pytest.mark.parametrize("blobs", ["disk"], indirect=True)
 async def test_an_upload_that_breaks_off_or_stops_leaves_nothing(
     engine: AsyncEngine, blobs: BlobStore, tmp_path: Path
 ) -> None:
