@@ -35,6 +35,10 @@ class DirectStatements:
                 rows = await connection.fetch(statement, *arguments)
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise DBAPIError(statement, None, error) from error
+            except asyncpg.InternalClientError as error:
+                # The server had ended the connection, which is about to notice.
+                connection.terminate()
+                raise DBAPIError(statement, None, error) from error
             except BaseException:
                 # Whether the statement still runs there is not known.
                 connection.terminate()
