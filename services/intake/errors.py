@@ -98,6 +98,27 @@ def unauthorized(message: str) -> ApiError:
     return ApiError(401, message, code="invalid_api_key")
 
 
+def overloaded() -> ApiError:
+    """Return the 429 for a request beyond those that may be open here at once."""
+    return ApiError(
+        429,
+        "Too many requests are open on this server.",
+        kind="rate_limit_error",
+        code="server_overloaded",
+        retry_after_seconds=1,
+    )
+
+
+def too_late(response_id: str) -> ApiError:
+    """Return the 504 for a response that is not at its end when its client has waited enough."""
+    return ApiError(
+        504,
+        f"The response '{response_id}' takes too long; it goes on and can be retrieved by its id.",
+        kind="server_error",
+        code="timeout",
+    )
+
+
 def unavailable(message: str, *, retry_after_seconds: int = 2) -> ApiError:
     """Return the 503 for a request that can't be made durable now."""
     return ApiError(

@@ -1,38 +1,36 @@
-"""Intake's use cases: accept a request, wait for its answer, read and delete what is stored."""
+"""Intake's use cases on the way of a request: accept it, wait for its answer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
-from aiokafka.errors import KafkaError
 
 from contracts.packs import Entry, Flag
 from contracts.principal import Principal
 from contracts.providers import Providers
-from contracts.responses import CancelResponseV1, ResponseDeletedV1, RunResponseV1
-from contracts.topics import RESPONSES_COMMANDS, RESPONSES_CONTROL, RESPONSES_LIFECYCLE
+from contracts.responses import RunResponseV1
+from contracts.topics import RESPONSES_COMMANDS
+from services.intake.accepted import Accepted, Answer, Place
 from services.intake.admission.estimate import estimate_tokens
 from services.intake.admission.keys import ApiKey
 from services.intake.admission.limiter import Ask, RateLimiter
 from services.intake.body import parse_json
 from services.intake.conversations.turns import TurnTaker
-from services.intake.domain import StoredResponse, conversation_of, queued_response
+from services.intake.domain import conversation_of, queued_response
 from services.intake.errors import (
-    ApiError,
     history_too_large,
-    invalid,
     model_not_found,
-    response_not_found,
+    overloaded,
+    too_late,
     unavailable,
 )
 from services.intake.files import RequestFiles, names_files
 from services.intake.items.history import Reader, items_of
+from services.intake.log import Log
 from services.intake.request import CreateResponse, parse_create
 from services.intake.sockets.lanes import Context
 from services.intake.streaming.followers import Follower, Hub
@@ -40,17 +38,14 @@ from services.intake.tool_policy import Headers, warnings_about_tools
 from services.kit.blobs import BlobStore
 from services.kit.claimcheck import check_in
 from services.kit.clock import Clock
-from services.kit.codec import Stamp, encode
-from services.kit.ids import created_ms, new_id
-from services.kit.producer import Producer
-from services.kit.telemetry import current_traceparent
+from services.kit.codec import encode
+from services.kit.ids import new_id
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How long and how large things may get."""
 
-    accept_seconds: float
     response_seconds: float
     max_open: int
     max_chain: int
@@ -59,77 +54,13 @@ class Bounds:
     estimated_output_tokens: int = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An id that was promised to a request before, and where its answer is read.
-
-    `again` says that its command may be on the log already; then whoever asks follows from there.
-    """
-
-    response_id: str
-    events_partition: int
-    again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON answer as the worker gave it."""
-
-    status: int
-    body: bytes
-    headers: Headers = ()
-
-    @classmethod
-    def of(cls, status: int, body: bytes) -> Answer:
-        """Return the answer; a refusal may say, beside the error, when to come again."""
-        if status < HTTPStatus.BAD_REQUEST or b'"retry_after_seconds"' not in body:
-            return cls(status, body)
-        told = orjson.loads(body)
-        seconds = told.pop("retry_after_seconds", None)
-        if not isinstance(seconds, int):
-            return cls(status, body)
-        return cls(status, orjson.dumps(told), ((b"retry-after", b"%d" % seconds),))
-
-
-@dataclass(slots=True)
-class Accepted:
-    """A request that is on the log. `follower` gets its answer; the caller must `close` it."""
-
-    response_id: str
-    stream: bool
-    background: bool
-    follower: Follower
-    close: Callable[[], None]
-    on_failure: Callable[[Answer], Awaitable[None]] | None = None
-    """Told of a JSON answer that is an error, before the client is."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    """Further headers of the answer: how the limits of the key stand, and warnings."""
-
-
-class OwnView(Protocol):
-    """Where orders of a response's owner take effect at once, before their facts are projected."""
-
-    async def cancelled(self, response_id: str) -> None:
-        """Let an unfinished response be cancelled. Idempotent."""
-        ...
-
-    async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
-        """Forget the content of (response id, project, key id) for ever. Idempotent."""
-        ...
-
-    async def any_deleted(self, response_ids: Sequence[str]) -> bool:
-        """Whether the owner deleted one of these, also if only just now and at this replica."""
-        ...
-
-
 @dataclass
 class Responses:
-    """Everything intake does with responses."""
+    """Accepts requests for responses and gets them answered."""
 
-    producer: Producer
+    log: Log
     hub: Hub
     reader: Reader
-    store: OwnView
     turns: TurnTaker
     blobs: BlobStore
     providers: Providers
@@ -162,13 +93,7 @@ class Responses:
         whose acknowledgement was late may still be run.
         """
         if self._open >= self.bounds.max_open:
-            raise ApiError(
-                429,
-                "Too many requests are open on this server.",
-                kind="rate_limit_error",
-                code="server_overloaded",
-                retry_after_seconds=1,
-            )
+            raise overloaded()
         document, request = parsed or _parse(body)
         if not self.providers.serving(request.model) or not key.allows(request.model):
             raise model_not_found(request.model)
@@ -235,34 +160,11 @@ class Responses:
             close=lambda: self._close(follower),
         )
         try:
-            await self._durable(RESPONSES_COMMANDS.name, value, command.response_id)
+            await self.log.durable(RESPONSES_COMMANDS.name, value, command.response_id)
         except BaseException:
             accepted.close()
             raise
         return accepted
-
-    async def _durable(self, topic: str, value: bytes, key: str) -> None:
-        """Send a message and return once it can't be lost; raises `ApiError` (503)."""
-        try:
-            partition = await self.producer.spread(topic)
-            await self.producer.send(
-                topic,
-                value,
-                key=key,
-                partition=partition,
-                within_seconds=self.bounds.accept_seconds,
-            )
-        except (KafkaError, TimeoutError) as error:
-            raise unavailable("The request could not be made durable, try again.") from error
-
-    def _stamp(self, event_id: str, response_id: str) -> Stamp:
-        return Stamp(
-            event_id=event_id,
-            source="/intake",
-            subject=response_id,
-            time=self.clock.now(),
-            traceparent=current_traceparent(),
-        )
 
     def _close(self, follower: Follower) -> None:
         self.hub.remove(follower)
@@ -280,13 +182,7 @@ class Responses:
                     return Answer.of(last.status, await self.payload(last))
         finally:
             timer.cancel()
-        raise ApiError(
-            504,
-            f"The response '{accepted.response_id}' takes too long; it goes on and can be "
-            "retrieved by its id.",
-            kind="server_error",
-            code="timeout",
-        )
+        raise too_late(accepted.response_id)
 
     async def ask(self, command: RunResponseV1, body: bytes, history: bytes | None) -> Answer:
         """Put the command of an operation on the log and return its answer; raises `ApiError`."""
@@ -334,7 +230,7 @@ class Responses:
             raise unavailable("The request could not be stored, try again.") from error
         if claim is not None:
             raw = {"payload": orjson.dumps(claim.model_dump())}
-        stamp = self._stamp(command.response_id, command.response_id)
+        stamp = self.log.stamp(command.response_id, command.response_id)
         return encode(command, stamp, raw=raw)
 
     def queued(self, accepted: Accepted, body: bytes) -> dict[str, Any]:
@@ -343,63 +239,12 @@ class Responses:
             accepted.response_id, orjson.loads(body), int(self.clock.now().timestamp())
         )
 
-    async def find(self, response_id: str, key: ApiKey) -> StoredResponse:
-        """Return a stored response of the caller's project; raises `ApiError` (404)."""
-        row = await self.reader.get(response_id, project=key.project)
-        if row is None:
-            raise response_not_found(response_id)
-        return row
-
-    async def retrieve(self, response_id: str, key: ApiKey) -> bytes:
-        """Return the Response object as JSON, as it is now; raises `ApiError` (404)."""
-        row = await self.find(response_id, key)
-        if row.response is None and not row.background:
-            row = await self.reader.settled(row)
-        if row.deleted:
-            raise response_not_found(response_id)
-        if row.response is not None:
-            return row.response.encode()
-        created = (created_ms(row.response_id) or 0) // 1000
-        request = orjson.loads(row.request or "{}")
-        response = queued_response(row.response_id, request, created)
-        response["status"] = row.status
-        return orjson.dumps(response)
-
-    async def cancel(self, response_id: str, key: ApiKey) -> bytes:
-        """Cancel a background response; return it as it is then. One that has ended stays as it is.
-
-        Raises `ApiError`: 400 for a response that is not in the background, 404, 503.
-        """
-        row = await self.find(response_id, key)
-        if not row.background:
-            raise invalid("Cannot cancel a synchronous response.", param=None)
-        if row.response is None:
-            order = CancelResponseV1(response_id=response_id, principal=_owner(key))
-            stamp = self._stamp(new_id("evt"), response_id)
-            await self._durable(RESPONSES_CONTROL.name, encode(order, stamp), response_id)
-            await self.store.cancelled(response_id)
-        return await self.retrieve(response_id, key)
-
-    async def delete(self, response_id: str, key: ApiKey) -> dict[str, Any]:
-        """Delete a response everywhere; raises `ApiError` (404, or 503 when Kafka is away)."""
-        await self.find(response_id, key)
-        fact = ResponseDeletedV1(response_id=response_id, principal=_owner(key))
-        stamp = self._stamp(f"{response_id}:deleted", response_id)
-        await self._durable(RESPONSES_LIFECYCLE.name, encode(fact, stamp), response_id)
-        # The fact reaches every reader; here it takes effect before the caller can look.
-        await self.store.deleted([(response_id, key.project, key.key_id)])
-        return {"id": response_id, "object": "response", "deleted": True}
-
 
 def _parse(body: bytes) -> tuple[dict[str, Any], CreateResponse]:
     document = parse_json(body)
     request = parse_create(document)
     assert isinstance(document, dict)
     return document, request
-
-
-def _owner(key: ApiKey) -> Principal:
-    return Principal(project=key.project, key_id=key.key_id, user=key.user)
 
 
 def _principal(request: CreateResponse, key: ApiKey) -> Principal:

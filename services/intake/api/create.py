@@ -15,9 +15,10 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from starlette.responses import Response
 
 from contracts.packs import Flag
+from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.errors import ApiError
-from services.intake.service import Accepted, Responses
+from services.intake.service import Responses
 from services.intake.streaming.followers import SlowReaderError
 from services.kit.ids import new_id
 

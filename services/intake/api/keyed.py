@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from http import HTTPStatus
 
 from starlette.responses import Response, StreamingResponse
 
+from services.intake.accepted import Accepted, Answer
 from services.intake.admission.keys import ApiKey
 from services.intake.api.create import DONE
 from services.intake.idempotency.service import Idempotency, Replay
-from services.intake.service import Accepted, Answer
+from services.intake.kept import KeptResponses
 from services.intake.streaming.followers import SlowReaderError
 
 _REPLAYED = {"idempotent-replayed": "true"}
@@ -19,8 +21,9 @@ _REPLAYED = {"idempotent-replayed": "true"}
 class KeyedCreate:
     """Gives the first request with a key to the fast path and answers any further one."""
 
-    def __init__(self, idempotency: Idempotency) -> None:
+    def __init__(self, idempotency: Idempotency, kept: KeptResponses) -> None:
         self._idempotency = idempotency
+        self._kept = kept
 
     async def accept(self, name: bytes, body: bytes, key: ApiKey) -> Accepted | Response:
         """Accept the first request with a key; return the answer to any further one.
@@ -33,13 +36,14 @@ class KeyedCreate:
         if accepted.stream:
             return self._stream(accepted)
         if accepted.background:
-            return _json(await self._idempotency.state(accepted, key))
+            state = await self._kept.retrieve(accepted.row.response_id, key)
+            return _json(Answer(HTTPStatus.OK, state))
         return _json(await self._idempotency.answer(accepted))
 
     def _stream(self, replay: Replay) -> Response:
         events = self._idempotency.events(replay)
         response_id = replay.row.response_id
-        note_finished = self._idempotency.responses.reader.note_finished
+        note_finished = self._kept.reader.note_finished
 
         async def blocks() -> AsyncIterator[bytes]:
             async with aclosing(events):

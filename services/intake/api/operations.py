@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from services.intake.accepted import Answer
 from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.api.create import read_body
 from services.intake.operations.service import Operations
-from services.intake.service import Answer
 
 
 class OperationRoutes:

@@ -12,7 +12,7 @@ from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.api.create import DONE
 from services.intake.clients import ModelList
 from services.intake.errors import invalid, model_not_found
-from services.intake.service import Responses
+from services.intake.kept import KeptResponses
 from services.intake.streaming.followers import SlowReaderError
 from services.intake.streaming.resume import Resumer
 
@@ -21,9 +21,9 @@ class Routes:
     """The handlers of intake's ordinary routes."""
 
     def __init__(
-        self, responses: Responses, resumer: Resumer, keys: ApiKeys, models: ModelList
+        self, kept: KeptResponses, resumer: Resumer, keys: ApiKeys, models: ModelList
     ) -> None:
-        self._responses = responses
+        self._kept = kept
         self._resumer = resumer
         self._keys = keys
         self._models = models
@@ -44,9 +44,9 @@ class Routes:
         key = self._caller(request)
         response_id = request.path_params["response_id"]
         if not _flag(request, "stream"):
-            return _json(await self._responses.retrieve(response_id, key))
+            return _json(await self._kept.retrieve(response_id, key))
         after = _number(request, "starting_after", default=-1)
-        row = await self._responses.find(response_id, key)
+        row = await self._kept.find(response_id, key)
         if not row.stream:
             raise invalid(
                 "This response was not created with 'stream': true and can't be streamed.",
@@ -59,7 +59,7 @@ class Routes:
                     yield block
             except SlowReaderError:
                 return
-            self._responses.reader.note_finished(response_id)
+            self._kept.reader.note_finished(response_id)
             yield DONE
 
         return StreamingResponse(
@@ -71,12 +71,12 @@ class Routes:
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/responses/{id}/cancel`."""
         key = self._caller(request)
-        return _json(await self._responses.cancel(request.path_params["response_id"], key))
+        return _json(await self._kept.cancel(request.path_params["response_id"], key))
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /v1/responses/{id}`."""
         key = self._caller(request)
-        return JSONResponse(await self._responses.delete(request.path_params["response_id"], key))
+        return JSONResponse(await self._kept.delete(request.path_params["response_id"], key))
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: those that the key may ask."""

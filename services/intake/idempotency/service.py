@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import orjson
 from sqlalchemy.exc import DBAPIError
 
+from services.intake.accepted import Accepted, Answer, Place
 from services.intake.admission.keys import ApiKey
 from services.intake.body import parse_json
 from services.intake.domain import StoredResponse
-from services.intake.errors import ApiError, response_not_found
+from services.intake.errors import ApiError, response_not_found, too_late
 from services.intake.idempotency_errors import bad_key, forgotten, in_use, reused
-from services.intake.service import Accepted, Answer, Place, Responses
+from services.intake.service import Responses
 from services.intake.streaming.resume import Resumer
 from services.kit.ids import created_ms, new_id
 
@@ -194,7 +195,7 @@ class Idempotency:
             async with asyncio.timeout(self.responses.bounds.response_seconds):
                 entry = await self.resumer.last(row)
         except TimeoutError as error:
-            raise _too_late(row.response_id) from error
+            raise too_late(row.response_id) from error
         if entry is None:
             return _from_failed(row)
         answer = Answer(entry.status, await self.responses.payload(entry))
@@ -207,11 +208,6 @@ class Idempotency:
         """Return the stream of the response from its start; raises `ApiError` (409), see above."""
         self._refuse_forgotten(replay)
         return self.resumer.events(replay.row, after=-1)
-
-    async def state(self, replay: Replay, key: ApiKey) -> Answer:
-        """Return a background response as it is now."""
-        body = await self.responses.retrieve(replay.row.response_id, key)
-        return Answer(HTTPStatus.OK, body)
 
     def _refuse_forgotten(self, replay: Replay) -> None:
         """What is not stored can be told as long as the log surely has it."""
@@ -270,12 +266,3 @@ def _from_failed(row: StoredResponse) -> Answer:
     status = _CODES.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     told = ApiError(status, str(error.get("message") or ""), kind="server_error", code=code)
     return Answer(status, orjson.dumps(told.body()))
-
-
-def _too_late(response_id: str) -> ApiError:
-    return ApiError(
-        504,
-        f"The response '{response_id}' takes too long; it goes on and can be retrieved by its id.",
-        kind="server_error",
-        code="timeout",
-    )

@@ -13,6 +13,7 @@ import orjson
 from contracts.operations import CompactConversationV1, CountInputTokensV1
 from contracts.principal import Principal
 from contracts.responses import RunResponseV1
+from services.intake.accepted import Answer
 from services.intake.admission.estimate import estimate_tokens
 from services.intake.admission.keys import ApiKey
 from services.intake.admission.limiter import Ask
@@ -28,7 +29,7 @@ from services.intake.operations.request import (
     Operation,
     parse_operation,
 )
-from services.intake.service import Answer, Responses
+from services.intake.service import Responses
 from services.kit.ids import new_id
 
 _MOST_ITEMS = 100_000

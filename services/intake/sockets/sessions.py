@@ -10,11 +10,13 @@ from typing import Any
 import orjson
 
 from contracts.packs import Flag
+from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey
 from services.intake.domain import queued_response
 from services.intake.errors import ApiError, history_too_large, invalid, model_not_found
+from services.intake.kept import OwnView
 from services.intake.request import parse_create
-from services.intake.service import Accepted, Responses
+from services.intake.service import Responses
 from services.intake.sockets.frames import addressed, messages, stream_error
 from services.intake.sockets.lanes import NO_CONTEXT, Context, Contexts, Create, Lane, prepared_by
 from services.kit.ids import new_id
@@ -32,8 +34,9 @@ _NO_USAGE = {
 class Sessions:
     """Runs the turns of all connections. What is kept for one is never used by another."""
 
-    def __init__(self, responses: Responses, contexts: Contexts) -> None:
+    def __init__(self, responses: Responses, store: OwnView, contexts: Contexts) -> None:
         self._responses = responses
+        self._store = store
         self._contexts = contexts
 
     async def turn(
@@ -85,7 +88,7 @@ class Sessions:
         kept = self._contexts.find(session, previous)
         if kept is None:
             return await self._responses.context(previous, key)
-        if kept.stored_ids and await self._responses.store.any_deleted(kept.stored_ids):
+        if kept.stored_ids and await self._store.any_deleted(kept.stored_ids):
             # What is left of the chain is known to the database; of what is kept here, to nobody.
             return await self._responses.context(previous, key)
         return kept

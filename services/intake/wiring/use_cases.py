@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from services.intake.idempotency.service import Idempotency
 from services.intake.idempotency.store import IdempotencyStore
 from services.intake.idempotency.sweeper import IdempotencySweeper
+from services.intake.kept import KeptResponses
+from services.intake.log import Log
 from services.intake.operations.service import Operations
 from services.intake.service import Bounds, Responses
 from services.intake.settings import IntakeSettings
@@ -23,6 +25,7 @@ class UseCases:
     """`sweeper` is a part that starts and stops."""
 
     responses: Responses
+    kept: KeptResponses
     operations: Operations
     idempotency: Idempotency
     sweeper: IdempotencySweeper
@@ -33,12 +36,12 @@ def wire_use_cases(
 ) -> UseCases:
     """Wire what accepts requests and answers them."""
     settings = shared.settings
+    log = Log(shared.producer, shared.clock, settings.accept_timeout_seconds)
     responses = Responses(
         files=history.files,
-        producer=shared.producer,
+        log=log,
         hub=streams.hubs.own,
         reader=history.reader,
-        store=history.store,
         turns=history.turns,
         blobs=shared.blobs,
         providers=shared.providers,
@@ -53,6 +56,7 @@ def wire_use_cases(
     )
     return UseCases(
         responses=responses,
+        kept=KeptResponses(history.reader, history.store, log),
         operations=Operations(responses, history.conversation_store, history.turns),
         idempotency=Idempotency(
             keys,
@@ -66,7 +70,6 @@ def wire_use_cases(
 
 def _bounds(settings: IntakeSettings) -> Bounds:
     return Bounds(
-        accept_seconds=settings.accept_timeout_seconds,
         response_seconds=settings.response_timeout_seconds,
         max_open=settings.max_open_requests,
         max_chain=settings.max_chain,

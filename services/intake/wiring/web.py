@@ -48,10 +48,11 @@ def wire_app(shared: Shared, inside: Inside, health: Health) -> IntakeApp:
         use_cases.responses,
         keys,
         max_body_bytes=settings.max_body_bytes,
-        keyed=KeyedCreate(use_cases.idempotency),
+        keyed=KeyedCreate(use_cases.idempotency, use_cases.kept),
     )
+    contexts = Contexts(max_bytes=settings.websocket_context_bytes)
     sockets = WebSocketEndpoint(
-        Sessions(use_cases.responses, Contexts(max_bytes=settings.websocket_context_bytes)),
+        Sessions(use_cases.responses, inside.history.store, contexts),
         keys,
         SocketBounds(
             max_connections=settings.max_websockets,
@@ -89,7 +90,7 @@ def _own_routes(shared: Shared, inside: Inside) -> list[BaseRoute]:
     keys, history, use_cases = inside.admission.keys, inside.history, inside.use_cases
     operations = OperationRoutes(use_cases.operations, keys, max_body_bytes=settings.max_body_bytes)
     models = ModelList(shared.providers, shared.clients, shared.clock)
-    responses = Routes(use_cases.responses, inside.streams.resumer, keys, models)
+    responses = Routes(use_cases.kept, inside.streams.resumer, keys, models)
     conversations = ConversationRoutes(
         history.conversations, history.inputs, keys, max_body_bytes=settings.max_body_bytes
     )

@@ -41,7 +41,9 @@ class Sockets:
         self.contexts = Contexts(max_bytes=context_bytes)
         bounds = SocketBounds(max_connections, max_seconds, max_message_bytes)
         sockets = WebSocketEndpoint(
-            Sessions(self.intake.responses, self.contexts), self.intake.keys, bounds
+            Sessions(self.intake.responses, self.intake.shelf, self.contexts),
+            self.intake.keys,
+            bounds,
         )
         create = CreateEndpoint(
             self.intake.responses, self.intake.keys, max_body_bytes=max_message_bytes

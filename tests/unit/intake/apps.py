@@ -21,6 +21,7 @@ from services.intake.conversations.turns import TurnTaker
 from services.intake.domain import NewTurn, StoredResponse
 from services.intake.items.history import Reader
 from services.intake.items.item import Identified
+from services.intake.log import Log
 from services.intake.service import Bounds, Responses
 from services.intake.streaming.followers import Hub
 from services.kit.blobs import DiskBlobs
@@ -143,16 +144,14 @@ class Intake:
         self.keys = ApiKeys(self.producer, self.clock, admin_secret=ADMIN)
         providers = (ProviderConfig(name="a", base_url="http://nowhere", models=("gpt-*",)),)
         self.responses = Responses(
-            producer=self.producer,
+            log=Log(self.producer, self.clock, accept_seconds),
             hub=self.hub,
             reader=Reader(self.shelf, self.clock, wait_seconds=0.0),
-            store=self.shelf,
             turns=TurnTaker(NoTurns(), self.clock, wait_seconds=0.0),
             blobs=DiskBlobs(Path("/nowhere")),
             providers=Providers(providers=providers),
             clock=self.clock,
             bounds=Bounds(
-                accept_seconds=accept_seconds,
                 response_seconds=response_seconds,
                 max_open=max_open,
                 max_chain=3,

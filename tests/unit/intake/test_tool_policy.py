@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from contracts.providers import ProviderConfig, Providers
+from services.intake.accepted import Answer
 from services.intake.errors import ApiError
-from services.intake.service import Answer
 from services.intake.tool_policy import warnings_about_tools
 
 TOOL = {"type": "function", "name": "f"}
