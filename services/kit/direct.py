@@ -30,7 +30,7 @@ class DirectStatements:
     async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement and return its rows."""
         async with self._room:
-            connection = self._idle.pop() if self._idle else await self._connect()
+            connection = await self._connection()
             try:
                 rows = await connection.fetch(statement, *arguments)
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -48,7 +48,11 @@ class DirectStatements:
                     self._idle.append(connection)
             return rows
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def _connection(self) -> asyncpg.Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
         pooled = await self._engine.raw_connection()
         connection = pooled.driver_connection
         pooled.detach()
