@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.intake.admission.keys import ApiKey
 from services.intake.domain import NewTurn, StoredResponse, conversation_of, input_items
@@ -112,7 +113,7 @@ class TurnTaker:
             return
         try:
             await self.turns.abandon(response_id)
-        except (DBAPIError, OSError, TimeoutError) as error:
+        except (DBAPIError, PoolTimeoutError, OSError, TimeoutError) as error:
             logger.warning("the turn of %s stays until it expires: %r", response_id, error)
 
     async def before(self, first: StoredResponse) -> list[Identified]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.intake.accepted import Accepted, Answer, Place
 from services.intake.admission.keys import ApiKey
@@ -25,6 +26,7 @@ from services.intake.streaming.resume import Resumer
 from services.kit.ids import created_ms, new_id
 
 logger = logging.getLogger(__name__)
+_AWAY = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _NAME = re.compile(rb"[\x20-\x7e]{1,255}")
 _ROUTE = b"POST /v1/responses\n"
 _FIRST_PAUSE_SECONDS = 0.005
@@ -156,9 +158,12 @@ class Idempotency:
             if error.status != HTTPStatus.SERVICE_UNAVAILABLE and not again:
                 await self._quietly(self.keys.release(held, holder.attempt))
             raise
-        document = parse_json(body)
-        if not _is_stored(document):
-            await self._quietly(self.keys.published(held))
+        try:
+            if not _is_stored(parse_json(body)):
+                await self._quietly(self.keys.published(held))
+        except BaseException:
+            accepted.close()
+            raise
         if again and (accepted.stream or not accepted.background):
             # What was told of an earlier command is on the log, not in this follower.
             accepted.close()
@@ -230,7 +235,7 @@ class Idempotency:
         """Write what others could find out by themselves, only later."""
         try:
             await note
-        except (DBAPIError, OSError, TimeoutError) as error:
+        except _AWAY as error:
             logger.warning("an idempotency key was not brought up to date: %r", error)
 
 

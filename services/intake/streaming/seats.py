@@ -7,12 +7,13 @@ import logging
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
-_FAILURES = (DBAPIError, OSError, TimeoutError)
+_FAILURES = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _PING_SECONDS = 15.0
 _SEATS = 0x73656174
 _SIT = text("SELECT pg_try_advisory_lock(:seats, :partition)")

@@ -6,10 +6,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey
 from services.intake.errors import ApiError
 from services.intake.idempotency.service import Idempotency, KeyClaim, KeyHolder
+from services.intake.streaming.followers import Follower
 from services.kit.clock import SystemClock
 
 KEY = ApiKey("key_1", "default", None, ("api",))
@@ -18,8 +21,9 @@ KEY = ApiKey("key_1", "default", None, ("api",))
 class Keys:
     """A key that whoever asks takes, with the response of an earlier request or a new one."""
 
-    def __init__(self, earlier: str | None) -> None:
+    def __init__(self, earlier: str | None, *, failure: BaseException | None = None) -> None:
         self.earlier = earlier
+        self.failure = failure
         self.released: list[str] = []
 
     async def take(self, claim: KeyClaim) -> KeyHolder | None:
@@ -31,7 +35,9 @@ class Keys:
     async def release(self, claim: KeyClaim, attempt: int) -> None:
         self.released.append(claim.response_id)
 
-    async def published(self, claim: KeyClaim) -> None: ...
+    async def published(self, claim: KeyClaim) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     async def failed(self, claim: KeyClaim, *, status: int, error: str) -> None: ...
 
@@ -46,6 +52,27 @@ class Refusing:
 
     async def accept(self, body: bytes, key: ApiKey, **_: Any) -> Any:
         raise ApiError(self.status, "no")
+
+
+class Accepting(Refusing):
+    """Accepts everything and counts what is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+    async def accept(self, body: bytes, key: ApiKey, **given: Any) -> Any:
+        response_id = given["place"].response_id
+        return Accepted(
+            response_id,
+            stream=False,
+            background=False,
+            follower=Follower(response_id, limit_bytes=1_000),
+            close=self.close,
+        )
 
 
 @pytest.mark.parametrize(
@@ -68,3 +95,19 @@ async def test_a_refusal_frees_the_key_only_when_no_command_can_be_on_the_log(
         await one.accept(b"a-key", b"{}", KEY)
     assert refused.value.status == status
     assert bool(keys.released) is frees
+
+
+async def test_a_request_is_answered_though_the_database_can_not_note_it() -> None:
+    keys, responses = Keys(None, failure=PoolTimeoutError()), Accepting()
+    one = Idempotency(keys, cast(Any, responses), cast(Any, None), wait_seconds=0)
+    accepted = await one.accept(b"a-key", b'{"store":false}', KEY)
+    assert isinstance(accepted, Accepted)
+    assert responses.closed == 0
+
+
+async def test_what_goes_wrong_after_the_acceptance_leaves_nothing_open() -> None:
+    keys, responses = Keys(None, failure=RuntimeError()), Accepting()
+    one = Idempotency(keys, cast(Any, responses), cast(Any, None), wait_seconds=0)
+    with pytest.raises(RuntimeError):
+        await one.accept(b"a-key", b'{"store":false}', KEY)
+    assert responses.closed == 1
