@@ -19,7 +19,6 @@ from services.worker.domain import Job, fail, terminal_status
 from services.worker.errors import UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.runs.attempts import Attempts
-from services.worker.runs.composer import EventWriter
 from services.worker.runs.outcome import (
     INTERRUPTED,
     Outcome,
@@ -31,6 +30,7 @@ from services.worker.runs.outcome import (
     refused,
 )
 from services.worker.runs.recovery import Delivered
+from services.worker.runs.writer import EventWriter
 from services.worker.tracing import Tracing
 
 

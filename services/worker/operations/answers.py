@@ -25,8 +25,8 @@ from services.worker.operations.compaction import (
     user_messages,
 )
 from services.worker.providers.policy import overrides
-from services.worker.runs.attempts import Tools, Upstream
 from services.worker.runs.outcome import estimate_usage
+from services.worker.runs.upstream import Tools, Upstream
 from services.worker.seals import ItemSeals
 
 Object = dict[str, Any]

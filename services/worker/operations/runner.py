@@ -20,8 +20,8 @@ from services.worker.errors import RequestRefusedError, UpstreamError
 from services.worker.operations.answers import Answers, Result
 from services.worker.outbox import OutStream
 from services.worker.providers.policy import pause_before_retry
-from services.worker.runs.attempts import Upstream
 from services.worker.runs.recovery import Delivered
+from services.worker.runs.upstream import Upstream
 from services.worker.service import Facts, error_body
 
 TYPES = frozenset({CountInputTokensV1.TYPE, CompactConversationV1.TYPE})

@@ -8,12 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from typing import Protocol
 
 import orjson
 
-from contracts.providers import ProviderConfig
-from contracts.tools import ToolResultV1
 from services.kit.clock import Clock
 from services.worker import sse
 from services.worker.domain import Event, Job, fail, terminal_status
@@ -21,46 +18,14 @@ from services.worker.errors import RequestRefusedError, UpstreamError
 from services.worker.files.attached import refuse_lost
 from services.worker.metrics import WorkerMetrics, unregistered
 from services.worker.outbox import OutStream
-from services.worker.providers.client import UpstreamClient
 from services.worker.providers.policy import choose, overrides, pause_before_retry
-from services.worker.providers.turns import Turns
-from services.worker.runs.composer import Composer, EventWriter
+from services.worker.runs.composer import Composer
 from services.worker.runs.outcome import Outcome, Progress, estimate_usage, refused, via
 from services.worker.runs.passthrough import Passthrough
+from services.worker.runs.upstream import Tools, Upstream
+from services.worker.runs.writer import EventWriter
 from services.worker.seals import ItemSeals
-from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
-
-
-class Upstream(Protocol):
-    """A provider as a run uses it."""
-
-    @property
-    def config(self) -> ProviderConfig:
-        """Its settings."""
-        ...
-
-    @property
-    def client(self) -> UpstreamClient:
-        """Its HTTP client, for what goes through as bytes."""
-        ...
-
-    @property
-    def turns(self) -> Turns:
-        """Its model turns, for what is composed here."""
-        ...
-
-
-class Tools(Protocol):
-    """The tools that run outside of the provider."""
-
-    def plan(self, job: Job, provider: ProviderConfig) -> ToolPlan:
-        """Sort the request's tools; raises `RequestRefusedError`."""
-        ...
-
-    async def call(self, job: Job, call: McpCall) -> ToolResultV1:
-        """Run one call; every failure is a result."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 
 from contracts.providers import ProviderConfig
 from contracts.tools import ToolResultV1
-from services.worker import sse
 from services.worker.chat.turn import TurnEnd
 from services.worker.domain import (
     Event,
@@ -24,50 +22,13 @@ from services.worker.domain import (
 )
 from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.providers.turns import Turns
-from services.worker.runs.output import OutputBuilder
+from services.worker.runs.writer import EventWriter
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
 
 _OVER_LIMIT = "The call was not made: the response's max_tool_calls was reached."
 
 CallTool = Callable[[McpCall], Awaitable[ToolResultV1]]
-
-
-class EventWriter:
-    """Numbers events and hands their bytes on.
-
-    `write` is None for a client that asked for no stream. Events up to `skip_through` were
-    delivered by an earlier attempt and are numbered but not written again.
-    """
-
-    def __init__(self, write: Callable[[bytes], None] | None, *, skip_through: int = -1) -> None:
-        self._write = write
-        self._skip_through = skip_through
-        self._next = 0
-        self.built = OutputBuilder()
-        self.first_output_at: float | None = None
-
-    @property
-    def last_sequence_number(self) -> int:
-        """The number of the last event, an earlier attempt's included; -1 before the first."""
-        return max(self._next - 1, self._skip_through)
-
-    def emit(self, event: Event) -> None:
-        """Number and write one event."""
-        event["sequence_number"] = self._next
-        self._next += 1
-        if self.first_output_at is None and "output_index" in event:
-            self.first_output_at = time.monotonic()
-        if self._write is not None and event["sequence_number"] > self._skip_through:
-            self._write(sse.encode(event))
-        self.built.feed(event)
-
-    def close(self, event: Event) -> bytes:
-        """Number the terminal event and return its bytes; the caller sends them as the last."""
-        self._next = max(self._next, self._skip_through + 1)
-        event["sequence_number"] = self._next
-        self._next += 1
-        return sse.encode(event)
 
 
 @dataclass

@@ -12,8 +12,8 @@ import orjson
 from services.worker import sse
 from services.worker.domain import Item, Job, Response, cancel, fail
 from services.worker.errors import UpstreamError
-from services.worker.runs.composer import EventWriter
 from services.worker.runs.output import OutputBuilder
+from services.worker.runs.writer import EventWriter
 
 INTERRUPTED = {
     "code": "server_error",

@@ -10,7 +10,8 @@ from contracts.tools import ToolResultV1
 from services.worker.chat.turn import TurnEnd
 from services.worker.domain import Event, Item, Job, Response
 from services.worker.errors import UpstreamError
-from services.worker.runs.composer import Composer, EventWriter
+from services.worker.runs.composer import Composer
+from services.worker.runs.writer import EventWriter
 from services.worker.tools.mcp import McpCall
 from tests.unit.worker.runs import (
     MCP_TOOL,
