@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from contracts.topics import MAX_MESSAGE_BYTES
 from services.kit.deadletters import DeadLetters, Record
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 _WAIT_MS = 1_000
 _PAUSE_AFTER_ERROR_SECONDS = 0.5
 _IDLE_POLLS = 3
+_SILENT_POLLS = 30
 
 OnRecord = Callable[[Record], None]
 
@@ -156,7 +157,7 @@ async def read_range(
         if found is None or found.offset >= end:
             return
         kafka.seek(place, found.offset)
-        idle_polls = 0
+        idle_polls, silent_polls, answered_at = 0, 0, None
         while await kafka.position(place) < end and idle_polls < _IDLE_POLLS:
             batches = await kafka.getmany(timeout_ms=_WAIT_MS)
             for records in batches.values():
@@ -164,10 +165,17 @@ async def read_range(
                 if wanted:
                     yield wanted
             if batches:
-                idle_polls = 0
-            else:
-                # Either the broker is slow, or the last records are gone. It must answer this:
-                await kafka.end_offsets([place])
+                idle_polls = silent_polls = 0
+                continue
+            # Either the broker is slow, or the last records are gone. It must answer this:
+            await kafka.end_offsets([place])
+            if kafka.last_poll_timestamp(place) != answered_at:
+                answered_at = kafka.last_poll_timestamp(place)
                 idle_polls += 1
+                continue
+            # What is there and does not come must not be taken for nothing.
+            silent_polls += 1
+            if silent_polls >= _SILENT_POLLS:
+                raise KafkaTimeoutError(f"no records came from {topic} {partition}")
     finally:
         await kafka.stop()
