@@ -21,6 +21,7 @@ from services.kit.seal import Sealer
 from services.webhooks.api import ERRORS, Api
 from services.webhooks.clients.sender import HttpSender
 from services.webhooks.dispatcher import Dispatcher, Pace
+from services.webhooks.domain.addresses import AddressRules
 from services.webhooks.secrets import SecretKeeper
 from services.webhooks.service import Registry
 from services.webhooks.settings import WebhooksSettings
@@ -57,6 +58,39 @@ def pace(settings: WebhooksSettings) -> Pace:
     )
 
 
+def http_sender(rules: AddressRules, settings: WebhooksSettings) -> HttpSender:
+    """Return what delivers to the addresses that the rules allow."""
+    return HttpSender(
+        rules,
+        connect_seconds=settings.connect_seconds,
+        total_seconds=settings.timeout_seconds,
+        concurrency=settings.concurrency,
+    )
+
+
+def subscription(subscriber: LifecycleSubscriber, settings: WebhooksSettings) -> Subscription:
+    """Return what is read of the topic that has the ends of responses."""
+    return Subscription(
+        topics=(RESPONSES_LIFECYCLE.name,),
+        group=SERVICE,
+        preselect=subscriber.preselect,
+        handle=subscriber.on_lifecycle,
+        types=TYPES,
+        max_records=settings.batch_records,
+        pace_seconds=_PACE_SECONDS,
+    )
+
+
+def http_server(health: Health, api: Api, settings: WebhooksSettings) -> HttpServer:
+    """Return what serves the probes and the routes."""
+    app = Starlette(routes=[*health_routes(health), *api.routes()], exception_handlers=ERRORS)
+    # A redirect would name this server, which nobody but intake can reach.
+    app.router.redirect_slashes = False
+    return HttpServer(
+        app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
+    )
+
+
 async def compose(settings: WebhooksSettings, runtime: Runtime) -> None:
     """Build the service and add its parts to the runtime."""
     clock = SystemClock()
@@ -65,12 +99,7 @@ async def compose(settings: WebhooksSettings, runtime: Runtime) -> None:
         engine, per_endpoint=settings.endpoint_concurrency, trip=settings.trip_failures
     )
     rules = settings.address_rules
-    sender = HttpSender(
-        rules,
-        connect_seconds=settings.connect_seconds,
-        total_seconds=settings.timeout_seconds,
-        concurrency=settings.concurrency,
-    )
+    sender = http_sender(rules, settings)
     secrets = SecretKeeper(Sealer(settings.seal_secrets))
     dispatcher = Dispatcher(
         deliveries,
@@ -92,17 +121,7 @@ async def compose(settings: WebhooksSettings, runtime: Runtime) -> None:
     subscriber = LifecycleSubscriber(
         deliveries, clock, handled=watch.handled, notify=dispatcher.wake
     )
-    consumers.subscribe(
-        Subscription(
-            topics=(RESPONSES_LIFECYCLE.name,),
-            group=SERVICE,
-            preselect=subscriber.preselect,
-            handle=subscriber.on_lifecycle,
-            types=TYPES,
-            max_records=settings.batch_records,
-            pace_seconds=_PACE_SECONDS,
-        )
-    )
+    consumers.subscribe(subscription(subscriber, settings))
 
     async def joined() -> bool:
         return consumers.lag() is not None
@@ -116,12 +135,7 @@ async def compose(settings: WebhooksSettings, runtime: Runtime) -> None:
     )
     token = settings.antiphon_internal_token.get_secret_value()
     api = Api(registry, clock, token=token, wake=dispatcher.wake)
-    app = Starlette(routes=[*health_routes(health), *api.routes()], exception_handlers=ERRORS)
-    # A redirect would name this server, which nobody but intake can reach.
-    app.router.redirect_slashes = False
-    server = HttpServer(
-        app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
-    )
+    server = http_server(health, api, settings)
     for part in (_Database(engine), producer, sender, dispatcher, consumers, server):
         runtime.add(part)
 
