@@ -38,7 +38,11 @@ def stream_error(message: bytes) -> dict[str, Any] | None:
     """Return a stream's `error` event in the shape it has on a WebSocket, None for other events."""
     if b'"error"' not in message:
         return None
-    event = orjson.loads(message)
+    try:
+        event = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        # What a provider sends goes to the client as it came, over HTTP too.
+        return None
     if not isinstance(event, dict) or event.get("type") != "error":
         return None
     given = event.get("error")

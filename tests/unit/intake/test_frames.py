@@ -77,6 +77,10 @@ def test_other_events_are_no_errors(event: dict[str, Any]) -> None:
     assert stream_error(orjson.dumps(event)) is None
 
 
+def test_what_is_no_json_is_no_error() -> None:
+    assert stream_error(b'{"type":"error","error"') is None
+
+
 def test_a_refusal_has_the_status_and_the_headers_of_http() -> None:
     plain = error_event(invalid("Bad.", param="x", code="c"), None)
     assert plain == {
