@@ -60,4 +60,6 @@ class KeyedCreate:
 
 
 def _json(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, _REPLAYED, media_type="application/json")
+    response = Response(answer.body, answer.status, _REPLAYED, media_type="application/json")
+    response.raw_headers.extend(answer.headers)
+    return response

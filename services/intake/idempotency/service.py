@@ -203,7 +203,7 @@ class Idempotency:
             raise too_late(row.response_id) from error
         if entry is None:
             return _from_failed(row)
-        answer = Answer(entry.status, await self.responses.payload(entry))
+        answer = Answer.of(entry.status, await self.responses.payload(entry))
         if answer.status >= HTTPStatus.BAD_REQUEST:
             await self._failed(replay.claim, holder, answer)
         self.responses.reader.note_finished(row.response_id)

@@ -1,17 +1,20 @@
-"""What becomes of an idempotency key when the request that has it is refused."""
+"""What becomes of an idempotency key, and of what its request holds, when something fails."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
 
+import orjson
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from contracts.packs import Entry, Flag
 from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey
+from services.intake.domain import StoredResponse
 from services.intake.errors import ApiError
-from services.intake.idempotency.service import Idempotency, KeyClaim, KeyHolder
+from services.intake.idempotency.service import Idempotency, KeyClaim, KeyHolder, Replay
 from services.intake.streaming.followers import Follower
 from services.kit.clock import SystemClock
 
@@ -49,9 +52,22 @@ class Refusing:
         self.status = status
         self.hub = SimpleNamespace(partition=0)
         self.clock = SystemClock()
+        self.bounds = SimpleNamespace(response_seconds=5)
+        self.reader = SimpleNamespace(note_finished=lambda _: None)
 
     async def accept(self, body: bytes, key: ApiKey, **_: Any) -> Any:
         raise ApiError(self.status, "no")
+
+    async def payload(self, entry: Entry) -> bytes:
+        return entry.payload
+
+
+class Ended:
+    """A log on which a response ended with a refusal that says when to come again."""
+
+    async def last(self, row: StoredResponse) -> Entry:
+        payload = b'{"error":{"message":"Later."},"retry_after_seconds":7}'
+        return Entry(row.response_id.encode(), 1, 0, payload, Flag.LAST | Flag.JSON, 429)
 
 
 class Accepting(Refusing):
@@ -111,3 +127,13 @@ async def test_what_goes_wrong_after_the_acceptance_leaves_nothing_open() -> Non
     with pytest.raises(RuntimeError):
         await one.accept(b"a-key", b'{"store":false}', KEY)
     assert responses.closed == 1
+
+
+async def test_a_refusal_that_is_told_again_says_in_its_header_when_to_come_again() -> None:
+    keys = Keys("resp_earlier")
+    one = Idempotency(keys, cast(Any, Accepting()), cast(Any, Ended()), wait_seconds=0)
+    replay = await one.accept(b"a-key", b"{}", KEY)
+    assert isinstance(replay, Replay)
+    answer = await one.answer(replay)
+    assert orjson.loads(answer.body) == {"error": {"message": "Later."}}
+    assert (answer.status, answer.headers) == (429, ((b"retry-after", b"7"),))
