@@ -19,7 +19,8 @@ from services.artifacts.service import Keeper, Library
 from services.artifacts.settings import ArtifactsSettings
 from services.artifacts.store import PostgresRecords
 from services.artifacts.subscribers import TYPES, LifecycleSubscriber
-from services.kit.blobs import BlobStore, open_blobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import ClaimSweeper
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers, Subscription

@@ -9,7 +9,7 @@ from typing import Protocol
 from services.artifacts.domain import blob_key
 from services.artifacts.errors import ContentLostError
 from services.artifacts.ranges import Span
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 
 _SWEEP_BATCH = 20
 

@@ -28,7 +28,7 @@ from services.artifacts.domain import (
 from services.artifacts.errors import ArtifactNotFoundError
 from services.artifacts.orphans import BlobTransaction, open_span, sweep_orphans
 from services.artifacts.ranges import Span
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 
 logger = logging.getLogger(__name__)
 GoneReason = Literal["response_deleted", "retention"]

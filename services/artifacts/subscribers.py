@@ -13,7 +13,7 @@ from services.artifacts.domain import Found, Limits, Refused
 from services.artifacts.errors import ArtifactsError, UnreadableResponseError
 from services.artifacts.outputs import find_files
 from services.artifacts.service import Keeper
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
 from services.kit.consumer import Received
 from services.kit.deadletters import RefusalError

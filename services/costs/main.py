@@ -12,7 +12,7 @@ from services.costs.service import Bookkeeper
 from services.costs.settings import CostsSettings
 from services.costs.store import LedgerStore
 from services.costs.subscribers import billable_facts, on_billable
-from services.kit.blobs import open_blobs
+from services.kit.blobs.opening import open_blobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Consumers
 from services.kit.database import create_engine, ping

@@ -35,7 +35,7 @@ from services.intake.request import CreateResponse, parse_create
 from services.intake.sockets.lanes import Context
 from services.intake.streaming.followers import Follower, Hub
 from services.intake.tool_policy import Headers, warnings_about_tools
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in
 from services.kit.clock import Clock
 from services.kit.codec import encode

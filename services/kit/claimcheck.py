@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from contracts.responses import ClaimCheck
 from contracts.topics import CLAIM_CHECK_BYTES
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 from services.kit.clock import Clock
 from services.kit.tasks import TaskSet
 

@@ -12,7 +12,7 @@ from contracts.providers import ProviderConfig
 from contracts.responses import ResponseFinishedV1, ResponseStartedV1
 from contracts.tools import ToolResultV1
 from contracts.topics import RESPONSES_LIFECYCLE
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in
 from services.kit.clock import Clock
 from services.kit.codec import Stamp, encode

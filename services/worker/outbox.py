@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from contracts.packs import Entry, Flag, encode_pack
 from contracts.topics import CLAIM_CHECK_BYTES, RESPONSES_EVENTS
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 from services.kit.producer import Producer
 from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet

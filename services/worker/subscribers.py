@@ -12,7 +12,7 @@ import orjson
 
 from contracts.responses import CancelResponseV1, RunResponseV1
 from contracts.topics import RESPONSES_CONTROL
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
 from services.kit.codec import decode
 from services.kit.consumer import OUTAGES, Received

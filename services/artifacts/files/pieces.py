@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from services.artifacts.content_types import Sniffer
 from services.artifacts.files.errors import too_large
-from services.kit.blobs import PIECE_BYTES, BlobStore
+from services.kit.blobs.store import PIECE_BYTES, BlobStore
 
 UPLOADS = "uploads"
 """Where pieces wait for their file to be whole; what a crash leaves there is swept."""

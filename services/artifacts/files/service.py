@@ -25,7 +25,7 @@ from services.artifacts.files.errors import BusyError, no_such_file
 from services.artifacts.files.pieces import UPLOADS, Pieces
 from services.artifacts.orphans import BlobTransaction, open_span, sweep_orphans
 from services.artifacts.ranges import Span
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 from services.kit.clock import Clock
 from services.kit.ids import uuid7_hex
 

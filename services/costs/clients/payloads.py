@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contracts.responses import ClaimCheck
 from services.costs.errors import PayloadLostError
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
 
 

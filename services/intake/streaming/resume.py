@@ -14,7 +14,7 @@ from contracts.topics import RESPONSES_EVENTS
 from services.intake.domain import StoredResponse
 from services.intake.streaming.followers import Follower, Hub, Hubs
 from services.intake.streaming.retelling import retell
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range
 

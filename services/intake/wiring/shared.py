@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts.providers import Providers
 from services.intake.clients import HttpClients
 from services.intake.settings import IntakeSettings
-from services.kit.blobs import BlobStore, open_blobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.store import BlobStore
 from services.kit.clock import Clock, SystemClock
 from services.kit.database import create_engine
 from services.kit.deadletters import DeadLetters

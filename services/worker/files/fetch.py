@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from contracts.responses import AttachedFile
-from services.kit.blobs import BlobMissingError, BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError
 from services.worker.files.attached import Files
 

@@ -11,7 +11,7 @@ import orjson
 
 from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
-from services.kit.blobs import BlobStore
+from services.kit.blobs.store import BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range
 from services.worker import sse

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.kit.blobs import BlobStore, open_blobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.store import BlobStore
 from services.kit.clock import Clock, SystemClock
 from services.kit.database import create_engine
 from services.kit.deadletters import DeadLetters

@@ -18,7 +18,7 @@ from services.artifacts.outputs import find_files
 from services.artifacts.service import Keeper
 from services.artifacts.store import PostgresRecords
 from services.artifacts.tables import TABLES
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.database import asyncpg_url, create_engine
 from services.kit.migrate import migrate
 from tests.integration.artifacts.facts import Announcements

@@ -17,7 +17,8 @@ from services.artifacts.domain import Query, blob_key
 from services.artifacts.service import Keeper
 from services.artifacts.store import PostgresRecords
 from services.artifacts.tables import BLOBS
-from services.kit.blobs import BlobMissingError, DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.store import BlobMissingError
 from tests.integration.artifacts.conftest import giving
 from tests.integration.artifacts.facts import Announcements, deleted, finished, image_item, png
 

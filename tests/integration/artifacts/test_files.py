@@ -29,7 +29,9 @@ from services.artifacts.files.service import Files
 from services.artifacts.files.store import PostgresFileRecords
 from services.artifacts.files.sweeper import FileSweeper
 from services.artifacts.tables import BLOBS, FILES
-from services.kit.blobs import PIECE_BYTES, BlobMissingError, BlobStore, DiskBlobs, open_blobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.store import PIECE_BYTES, BlobMissingError, BlobStore
 from services.kit.http import HttpServer
 from services.kit.settings import ServiceSettings
 from tests.e2e.waiting import found, until

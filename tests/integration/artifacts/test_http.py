@@ -17,7 +17,9 @@ from services.artifacts.api import ERRORS, Api
 from services.artifacts.domain import artifact_id, blob_key
 from services.artifacts.service import Library
 from services.artifacts.store import PostgresRecords
-from services.kit.blobs import BlobStore, DiskBlobs, open_blobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.store import BlobStore
 from services.kit.database import create_engine
 from services.kit.http import HttpServer
 from services.kit.settings import ServiceSettings

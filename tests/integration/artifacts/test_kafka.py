@@ -25,7 +25,7 @@ from services.artifacts.domain import Limits, Query, artifact_id
 from services.artifacts.service import Keeper
 from services.artifacts.store import PostgresRecords
 from services.artifacts.subscribers import TYPES, LifecycleSubscriber
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.claimcheck import check_in
 from services.kit.clock import SystemClock
 from services.kit.codec import Stamp, decode, dumps, encode

@@ -15,7 +15,8 @@ from services.artifacts.domain import Artifact, Query, artifact_id, blob_key
 from services.artifacts.service import Keeper
 from services.artifacts.store import PostgresRecords
 from services.artifacts.tables import BLOBS, REFUSALS, RESPONSES
-from services.kit.blobs import BlobMissingError, DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.store import BlobMissingError
 from tests.integration.artifacts.conftest import NOW, Apply
 from tests.integration.artifacts.facts import (
     FINISHED_AT,

@@ -20,7 +20,7 @@ from contracts.event import Contract
 from contracts.principal import Principal
 from contracts.topics import RESPONSES_LIFECYCLE, TOOLS_RESULTS
 from infra.topics import apply
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.claimcheck import check_in
 from services.kit.codec import Stamp, decode, dumps, encode
 from services.kit.deadletters import Record

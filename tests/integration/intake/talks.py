@@ -23,7 +23,7 @@ from services.intake.items.item import Item
 from services.intake.items.listing import ListQuery
 from services.intake.store import ResponseStore
 from services.intake.subscribers import Projection
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.clock import SystemClock
 from services.kit.consumer import Received
 from services.kit.ids import new_id

@@ -15,7 +15,7 @@ from services.intake.items.inputs import InputItems
 from services.intake.items.item import Item
 from services.intake.items.listing import ListQuery
 from services.intake.store import ResponseStore
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.clock import SystemClock
 from services.kit.ids import new_id
 from tests.integration.intake.talks import ASCENDING, Talk, message, talk

@@ -19,7 +19,7 @@ from infra.topics import apply
 from services.intake.domain import StoredResponse
 from services.intake.streaming.followers import Hubs
 from services.intake.streaming.resume import Resumer
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.deadletters import DeadLetters
 from services.kit.ids import new_id
 from services.kit.producer import Producer

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.event import Contract
 from contracts.responses import TerminalStatus
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from tests.integration.intake.talks import message, talk
 
 SAID: tuple[TerminalStatus, ...] = ("completed", "incomplete")

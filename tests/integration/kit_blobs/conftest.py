@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from services.kit.blobs import BlobStore, DiskBlobs, open_blobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.store import BlobStore
 from services.kit.settings import ServiceSettings
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.blobs import BlobMissingError, BlobStore, DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.store import BlobMissingError, BlobStore
 
 KEY = "artifacts/ab/abcdef"
 TYPE = "application/octet-stream"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.kit.blobs import CHUNK_BYTES, PIECE_BYTES, BlobMissingError, BlobStore
+from services.kit.blobs.store import CHUNK_BYTES, PIECE_BYTES, BlobMissingError, BlobStore
 
 KEY = "artifacts/ab/abcdef"
 TYPE = "application/octet-stream"

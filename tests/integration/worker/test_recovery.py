@@ -11,7 +11,7 @@ import pytest
 from contracts.packs import Entry, Flag, encode_pack
 from contracts.topics import RESPONSES_EVENTS
 from infra.topics import apply
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.ids import new_id
 from services.kit.producer import Producer
 from services.worker.runs.recovery import Delivered, delivered

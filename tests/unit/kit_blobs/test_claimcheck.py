@@ -9,7 +9,7 @@ import pytest
 
 from contracts.responses import ClaimCheck
 from contracts.topics import CLAIM_CHECK_BYTES
-from services.kit.blobs import BlobMissingError
+from services.kit.blobs.store import BlobMissingError
 from services.kit.claimcheck import ClaimCheckError, ClaimSweeper, check_in, check_out
 
 

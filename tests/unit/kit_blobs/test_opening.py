@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.blobs import DiskBlobs, S3Blobs, open_blobs
+from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.opening import open_blobs
+from services.kit.blobs.s3 import S3Blobs
 from services.kit.settings import ServiceSettings
 
 

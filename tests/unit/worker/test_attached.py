@@ -13,7 +13,7 @@ import pytest
 
 from contracts.principal import Principal
 from contracts.responses import AttachedFile, ClaimCheck, RunResponseV1
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.claimcheck import ClaimCheckError
 from services.worker.domain import Job
 from services.worker.errors import RequestRefusedError

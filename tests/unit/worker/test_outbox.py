@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from contracts.packs import Entry, Flag, decode_pack
 from contracts.topics import CLAIM_CHECK_BYTES
-from services.kit.blobs import DiskBlobs
+from services.kit.blobs.disk import DiskBlobs
 from services.kit.producer import Headers, Producer
 from services.kit.retry import Backoff
 from services.worker.outbox import Outbox, OutStream
