@@ -14,6 +14,7 @@ from services.costs.api import create_app
 from services.intake.api.app import CREATE_PATH
 from services.intake.api.conversations import ConversationRoutes
 from services.intake.api.keys import KeyRoutes
+from services.intake.api.openapi import openapi_routes
 from services.intake.api.operations import OperationRoutes
 from services.intake.api.routes import Routes
 from services.kit.health import Health
@@ -29,6 +30,7 @@ NOTHING = cast("Any", None)
 
 def served() -> set[str]:
     routes: list[BaseRoute] = [
+        *openapi_routes(),
         *Routes(NOTHING, NOTHING, NOTHING, NOTHING).routes(),
         *OperationRoutes(NOTHING, NOTHING, max_body_bytes=1).routes(),
         *ConversationRoutes(NOTHING, NOTHING, NOTHING, max_body_bytes=1).routes(),
