@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from infra.openapi.administration import ADMINISTRATION
-from infra.openapi.operation import JSON, SSE, TEXT, Operation, Parameter, Schema, nullable
+from infra.openapi.operation import JSON, TEXT, Operation, Parameter, Schema, nullable
 from infra.openapi.resources import RESOURCES
 from infra.openapi.talk import TALK
 
@@ -104,7 +104,7 @@ def _operation(operation: Operation, schemas: dict[str, Schema]) -> dict[str, An
 
 
 def _content(media: str, answer: Schema) -> dict[str, Any]:
-    return {"schema": answer if media == JSON else TEXT} if media in (JSON, SSE) else {}
+    return {"schema": answer} if media == JSON else {}
 
 
 def _answer(status: int, content: dict[str, Any]) -> dict[str, Any]:
@@ -134,12 +134,28 @@ def _schema(wanted: Any, schemas: dict[str, Schema]) -> Schema:
     if wanted is None or isinstance(wanted, dict):
         return wanted or {}
     schema: Schema = _lean(TypeAdapter(wanted).json_schema(ref_template=_REF))
-    schemas.update(schema.pop("$defs", {}))
     name = getattr(wanted, "__name__", None)
+    schema = _with_own_names(schema, str(name), schemas)
+    schemas.update(schema.pop("$defs", {}))
     if name is None:
         return schema
+    if schemas.get(name, schema) != schema:
+        name += "Object"
     schemas[name] = schema
     return {"$ref": _REF.format(model=name)}
+
+
+def _with_own_names(schema: Schema, owner: str, schemas: dict[str, Schema]) -> Schema:
+    """Rename what the schema defines otherwise than another one by the same name."""
+    defined = schema.get("$defs", {})
+    taken = [name for name in defined if schemas.get(name, defined[name]) != defined[name]]
+    written = json.dumps(schema)
+    for name in taken:
+        written = written.replace(
+            f'"{_REF.format(model=name)}"', f'"{_REF.format(model=owner + name)}"'
+        )
+        written = written.replace(f'"{name}": {{', f'"{owner}{name}": {{')
+    return dict(json.loads(written))
 
 
 def _lean(schema: Any) -> Any:

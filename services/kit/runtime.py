@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
@@ -42,6 +43,10 @@ def _settle_garbage() -> None:
     CPU of a busy worker. What comes later is looked at less often, since little of it has cycles.
     """
     gc.collect()
+    # What starting up has freed goes back to the system, where the C library can do that.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
 
