@@ -11,8 +11,8 @@ from services.kit.settings import secret_variable
 from services.worker.clients import ProviderConnection
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.guard import Guard
+from services.worker.providers.on_demand import OnDemandVendor
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
-from services.worker.providers.vendor import VendorClient
 from services.worker.wiring.shared import Shared
 
 
@@ -22,14 +22,14 @@ class Connections:
 
     known: Providers
     by_name: dict[str, ProviderConnection]
-    vendors: dict[str, VendorClient]
+    vendors: dict[str, OnDemandVendor]
 
     def serving(self, model: str) -> list[ProviderConnection]:
         """Return the connections of those that serve a model, in the order they are asked."""
         return [self.by_name[provider.name] for provider in self.known.serving(model)]
 
     @property
-    def clients(self) -> list[UpstreamClient | VendorClient]:
+    def clients(self) -> list[UpstreamClient | OnDemandVendor]:
         """Both kinds, of all providers."""
         return [*(one.client for one in self.by_name.values()), *self.vendors.values()]
 
@@ -68,9 +68,9 @@ def _connect(config: ProviderConfig, shared: Shared) -> ProviderConnection:
     return ProviderConnection(config, client, turns)
 
 
-def _vendor(config: ProviderConfig, shared: Shared) -> VendorClient:
+def _vendor(config: ProviderConfig, shared: Shared) -> OnDemandVendor:
     """Return the official client of a provider, for its calls off the hot path."""
-    return VendorClient(
+    return OnDemandVendor(
         config,
         api_key=_api_key(config),
         max_response_bytes=shared.settings.max_response_bytes,
