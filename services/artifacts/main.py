@@ -33,7 +33,7 @@ from services.kit.retry import Backoff, retry
 from services.kit.runtime import Runtime, run_service
 
 SERVICE = "artifacts"
-_PACE_SECONDS = 0.05
+_PACE_SECONDS = 0.1
 
 
 class _Storage:

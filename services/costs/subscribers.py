@@ -13,7 +13,7 @@ from services.kit.consumer import Handler, Received, Subscription
 from services.kit.deadletters import RefusalError
 from services.kit.health import ProgressWatch
 
-_PACE_SECONDS = 0.05
+_PACE_SECONDS = 0.1
 
 
 def billable_facts(handle: Handler, *, group: str, batch: int) -> Subscription:

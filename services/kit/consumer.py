@@ -32,6 +32,7 @@ OUTAGES = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 """What a part that is away for a while makes of our calls."""
 _WAIT_MS = 1_000
 _STOP_SECONDS = 5.0
+_LEAST_GATHERED_SECONDS = 0.02
 
 
 _PATIENT = Backoff(attempts=1_800, longest_seconds=2.0)
@@ -158,6 +159,7 @@ class Consumers:
             heartbeat_interval_ms=1_500,
             max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
             max_records=subscription.max_records,
+            **_fetching(subscription.pace_seconds),
             parser=_parse,
             decoder=_pass_records,
             no_reply=True,
@@ -297,6 +299,13 @@ class _Batches:
                 if isinstance(error, RefusalError) or attempts >= self._subscription.bug_attempts:
                     return await self._dead_letters.bury(record, error, attempts=attempts)
                 await asyncio.sleep(self._subscription.backoff.pause(attempts))
+
+
+def _fetching(pace_seconds: float) -> dict[str, Any]:
+    """Let the broker gather what comes within the pace: each answer costs both sides."""
+    if pace_seconds < _LEAST_GATHERED_SECONDS:
+        return {}
+    return {"fetch_min_bytes": MAX_MESSAGE_BYTES, "fetch_max_wait_ms": int(pace_seconds * 1000)}
 
 
 def _position(consumer: Any, partition: Any) -> int | None:
