@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 
 from starlette.responses import Response, StreamingResponse
@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from services.intake.accepted import Accepted, Answer
 from services.intake.admission.keys import ApiKey
 from services.intake.api.create import DONE
+from services.intake.errors import overloaded
 from services.intake.idempotency.service import Idempotency, Replay
 from services.intake.kept import KeptResponses
 from services.intake.streaming.followers import SlowReaderError
@@ -21,15 +22,32 @@ _REPLAYED = {"idempotent-replayed": "true"}
 class KeyedCreate:
     """Gives the first request with a key to the fast path and answers any further one."""
 
-    def __init__(self, idempotency: Idempotency, kept: KeptResponses) -> None:
+    def __init__(self, idempotency: Idempotency, kept: KeptResponses, *, most: int) -> None:
         self._idempotency = idempotency
         self._kept = kept
+        self._most = most
+        self._open = 0
 
     async def accept(self, name: bytes, body: bytes, key: ApiKey) -> Accepted | Response:
         """Accept the first request with a key; return the answer to any further one.
 
-        A further JSON request waits here for the end of its response. Raises `ApiError`.
+        A further JSON request waits here for the end of its response. Raises `ApiError`, a 429
+        when as many wait as may be open: no limit of the key's holds them up.
         """
+        with self._place():
+            return await self._accept(name, body, key)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._open >= self._most:
+            raise overloaded()
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def _accept(self, name: bytes, body: bytes, key: ApiKey) -> Accepted | Response:
         accepted = await self._idempotency.accept(name, body, key)
         if isinstance(accepted, Accepted):
             return accepted
@@ -46,14 +64,18 @@ class KeyedCreate:
         note_finished = self._kept.reader.note_finished
 
         async def blocks() -> AsyncIterator[bytes]:
-            async with aclosing(events):
-                try:
+            # Whether there is a place was asked when it was accepted.
+            self._open += 1
+            try:
+                async with aclosing(events):
                     async for block in events:
                         yield block
-                except SlowReaderError:
-                    return
-            note_finished(response_id)
-            yield DONE
+                note_finished(response_id)
+                yield DONE
+            except SlowReaderError:
+                return
+            finally:
+                self._open -= 1
 
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **_REPLAYED}
         return StreamingResponse(blocks(), media_type="text/event-stream", headers=headers)

@@ -48,7 +48,7 @@ def wire_app(shared: Shared, inside: Inside, health: Health) -> IntakeApp:
         use_cases.responses,
         keys,
         max_body_bytes=settings.max_body_bytes,
-        keyed=KeyedCreate(use_cases.idempotency, use_cases.kept),
+        keyed=KeyedCreate(use_cases.idempotency, use_cases.kept, most=settings.max_open_requests),
     )
     contexts = Contexts(max_bytes=settings.websocket_context_bytes)
     sockets = WebSocketEndpoint(

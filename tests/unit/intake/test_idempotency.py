@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from contracts.packs import Entry, Flag
 from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey
+from services.intake.api.keyed import KeyedCreate
 from services.intake.domain import StoredResponse
 from services.intake.errors import ApiError
 from services.intake.idempotency.service import Idempotency, KeyClaim, KeyHolder, Replay
@@ -137,3 +139,32 @@ async def test_a_refusal_that_is_told_again_says_in_its_header_when_to_come_agai
     answer = await one.answer(replay)
     assert orjson.loads(answer.body) == {"error": {"message": "Later."}}
     assert (answer.status, answer.headers) == (429, ((b"retry-after", b"7"),))
+
+
+class Hanging:
+    """Knows of a first request that is not at its end."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def accept(self, name: bytes, body: bytes, key: ApiKey) -> Any:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_no_more_requests_wait_for_others_than_may_be_open() -> None:
+    others = Hanging()
+    create = KeyedCreate(cast(Any, others), cast(Any, None), most=1)
+    waiting = asyncio.create_task(create.accept(b"one", b"{}", KEY))
+    await others.asked.wait()
+    with pytest.raises(ApiError) as refused:
+        await create.accept(b"two", b"{}", KEY)
+    assert (refused.value.status, refused.value.code) == (429, "server_overloaded")
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    others.asked.clear()
+    again = asyncio.create_task(create.accept(b"two", b"{}", KEY))
+    async with asyncio.timeout(5):
+        await others.asked.wait()
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
