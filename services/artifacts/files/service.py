@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -30,6 +31,7 @@ from services.kit.clock import Clock
 from services.kit.ids import uuid7_hex
 
 logger = logging.getLogger(__name__)
+_JOINS_AT_ONCE = 3
 _SWEEP_BATCH = 100
 _ABANDONED = timedelta(days=1)
 
@@ -84,6 +86,7 @@ class Files:
         self._blobs = blobs
         self._clock = clock
         self.limits = limits
+        self._joins = asyncio.Semaphore(_JOINS_AT_ONCE)
         self._open = 0
         self._uploaded = metrics.get_meter("antiphon").create_counter(
             "antiphon.files.uploaded", unit="By", description="Bytes of files that clients uploaded"
@@ -108,7 +111,9 @@ class Files:
                 else:
                     await pieces.write(part)
             file = self._file(terms, pieces, project=project, key_id=key_id)
-            await self._keep(file, pieces)
+            # Each holds a connection while the store joins pieces: others need some, too.
+            async with self._joins:
+                await self._keep(file, pieces)
         finally:
             self._open -= 1
             await self._let_go(pieces)
