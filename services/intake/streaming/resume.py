@@ -83,7 +83,8 @@ class Resumer:
                     yield block
                 if entry.flags & Flag.LAST:
                     return
-        for block, number in retell(orjson.loads(row.response or b"{}"), row.last_sequence_number):
+        response = orjson.loads(row.response or b"{}")
+        for block, number in retell(response, row.last_sequence_number, whole=sent < 0):
             if number > sent:
                 yield block
 

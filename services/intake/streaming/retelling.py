@@ -30,11 +30,15 @@ _STATE_EVENTS = {
 }
 
 
-def retell(response: Event, last_number: int | None) -> Iterator[tuple[bytes, int]]:
-    """Yield (event as SSE bytes, sequence number), each text as one delta.
+def retell(
+    response: Event, last_number: int | None, *, whole: bool = False
+) -> Iterator[tuple[bytes, int]]:
+    """Yield (event as SSE bytes, sequence number).
 
     The last event has the number it had when it was first sent, so that a client which saw part of
-    the original stream still gets the end; the numbers before it are those of this shorter telling.
+    the original stream still gets the end. For one that saw nothing (`whole`) texts are told in so
+    many deltas that the numbers have no gap, as far as their characters reach; else each text is
+    one delta, since other pieces would not fit those that were seen.
     """
     begun = {**response, "status": "in_progress", "output": [], "usage": None}
     begun.update(error=None, incomplete_details=None, completed_at=None)
@@ -44,6 +48,8 @@ def retell(response: Event, last_number: int | None) -> Iterator[tuple[bytes, in
     ]
     for index, item in enumerate(response.get("output") or []):
         events += _item(index, item)
+    if whole and last_number is not None:
+        events = _in_pieces(events, last_number - len(events))
     for number, event in enumerate(events):
         yield _encode(event, number), number
     if response["status"] == "cancelled":
@@ -52,6 +58,30 @@ def retell(response: Event, last_number: int | None) -> Iterator[tuple[bytes, in
     final = max(len(events), last_number if last_number is not None else 0)
     end = {"type": f"response.{response['status']}", "response": response}
     yield _encode(end, final), final
+
+
+def _in_pieces(events: list[Event], more: int) -> list[Event]:
+    """Return the same events with up to `more` deltas added, the longest texts in most pieces."""
+    left = sum(len(event["delta"]) for event in events if _is_delta(event))
+    told: list[Event] = []
+    for event in events:
+        text = event["delta"] if _is_delta(event) else ""
+        if not text:
+            told.append(event)
+            continue
+        added = max(0, min(len(text) - 1, -(-more * len(text) // left)))
+        more, left = more - added, left - len(text)
+        size, longer = divmod(len(text), added + 1)
+        begin = 0
+        for piece in range(added + 1):
+            end = begin + size + (piece < longer)
+            told.append({**event, "delta": text[begin:end]})
+            begin = end
+    return told
+
+
+def _is_delta(event: Event) -> bool:
+    return str(event["type"]).endswith(".delta")
 
 
 def _encode(event: Event, number: int) -> bytes:
