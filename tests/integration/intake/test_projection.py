@@ -287,3 +287,22 @@ async def test_a_chain_that_is_too_long_is_cut_where_that_can_be_seen(view: View
     await link(view, ("a", None), ("b", "a"), ("c", "b"), ("d", "c"))
     assert await chain(view, "d", most=3) == ["a", "b", "c", "d"]
     assert await chain(view, "d", most=2) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("known", ["nothing", "the beginning", "the end"])
+async def test_a_chain_waits_for_what_came_before_and_is_projected_later(
+    view: View, known: str
+) -> None:
+    before, after = new_id("resp"), new_id("resp")
+    if known == "the beginning":
+        await view.learn(accepted(before))
+    if known == "the end":
+        await view.learn(finished(before))
+    await link(view, (after, before))
+    reader = Reader(view.store, SystemClock(), wait_seconds=60)
+    asked = asyncio.create_task(reader.finished_chain(after, project=PROJECT, most=10))
+    async with asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(asked), 0.1)
+        await view.learn(accepted(before), finished(before))
+        assert [row.response_id for row in await asked] == [before, after]
