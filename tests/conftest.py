@@ -7,17 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from uuid import uuid4
 
-import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from infra.local.errors import StackError
 from infra.local.parts.model import ModelServer
 from infra.local.plan import mcp_programs
 from infra.local.process import serving
 from infra.local.settings import LocalSettings
+from tests.fixtures.databases import empty_database
 from tests.fixtures.servers import Servers, choose_servers
 from tests.fixtures.storage import ObjectStorage
 from tests.upstream import UpstreamProcess
@@ -71,14 +69,8 @@ async def postgres_server(servers: Servers) -> AsyncIterator[str]:
 @pytest.fixture
 async def database_url(postgres_server: str) -> AsyncIterator[str]:
     """The URL of an empty database that lives as long as the test."""
-    name = f"test_{uuid4().hex}"
-    server = await asyncpg.connect(postgres_server)
-    try:
-        await server.execute(f"CREATE DATABASE {name}")
-        yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await server.close()
+    async with empty_database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

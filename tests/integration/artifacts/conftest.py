@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.responses import ResponseDeletedV1, ResponseFinishedV1
 from services.artifacts.domain import Limits
@@ -19,8 +16,9 @@ from services.artifacts.service import Keeper
 from services.artifacts.store import PostgresRecords
 from services.artifacts.tables import TABLES
 from services.kit.blobs.disk import DiskBlobs
-from services.kit.database import asyncpg_url, create_engine
+from services.kit.database import create_engine
 from services.kit.migrate import migrate
+from tests.fixtures.databases import empty_database, empty_tables
 from tests.integration.artifacts.facts import Announcements
 
 NOW = datetime(2027, 3, 2, tzinfo=UTC)
@@ -30,14 +28,8 @@ Apply = Callable[[ResponseFinishedV1 | ResponseDeletedV1], Awaitable[None]]
 @pytest.fixture(scope="session")
 async def own_database_url(postgres_server: str) -> AsyncIterator[str]:
     """An empty database that is dropped at the end."""
-    name = f"artifacts_{uuid4().hex}"
-    server = create_async_engine(asyncpg_url(postgres_server), isolation_level="AUTOCOMMIT")
-    async with server.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-    async with server.connect() as connection:
-        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    await server.dispose()
+    async with empty_database(postgres_server, prefix="artifacts") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +43,7 @@ async def migrated(own_database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def engine(migrated: AsyncEngine) -> AsyncEngine:
     """The database, with empty tables."""
-    tables = ", ".join(str(table) for table in TABLES.sorted_tables)
-    async with migrated.begin() as connection:
-        await connection.execute(text(f"TRUNCATE {tables}"))
+    await empty_tables(migrated, TABLES)
     return migrated
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.kit.database import asyncpg_url, create_engine
+from services.kit.database import create_engine
 from services.kit.migrate import migrate
 from services.webhooks.store.deliveries import PostgresDeliveries
 from services.webhooks.store.endpoints import PostgresEndpoints
 from services.webhooks.store.tables import TABLES
+from tests.fixtures.databases import empty_database, empty_tables
 from tests.integration.webhooks.parts import PER_ENDPOINT, RULE
 from tests.webhook_receiver import Receiver, receiving
 
@@ -22,14 +20,8 @@ from tests.webhook_receiver import Receiver, receiving
 @pytest.fixture(scope="session")
 async def own_database_url(postgres_server: str) -> AsyncIterator[str]:
     """An empty database that is dropped at the end."""
-    name = f"webhooks_{uuid4().hex}"
-    server = create_async_engine(asyncpg_url(postgres_server), isolation_level="AUTOCOMMIT")
-    async with server.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-    async with server.connect() as connection:
-        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    await server.dispose()
+    async with empty_database(postgres_server, prefix="webhooks") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +35,7 @@ async def migrated(own_database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def engine(migrated: AsyncEngine) -> AsyncEngine:
     """The database, with empty tables."""
-    tables = ", ".join(str(table) for table in TABLES.sorted_tables)
-    async with migrated.begin() as connection:
-        await connection.execute(text(f"TRUNCATE {tables}"))
+    await empty_tables(migrated, TABLES)
     return migrated
 
 
