@@ -98,7 +98,3 @@ class ProviderOpenError(UpstreamError):
             retryable=False,
             retry_after_seconds=retry_after_seconds,
         )
-
-
-class LeaseLostError(WorkerError):
-    """Another worker owns the response now; whatever this one still does must not count."""
