@@ -49,6 +49,8 @@ LOCAL: Words = {
     "Unset: see [Choose the upstream](#choose-the-upstream).",
     "antiphon_node": "Where the MCP servers for Node are installed.",
     "kafka_bootstrap": "Your own Kafka in place of the embedded one.",
+    "kafka_brokers": "How many embedded brokers; with 3, topics have three replicas, two of them "
+    "in sync. A home keeps its number.",
     "database_url": "Your own PostgreSQL in place of the embedded one.",
     "s3_endpoint": "Your own object store in place of the embedded one.",
     "upstream_base_url": "Your own upstream in place of the model on this machine.",

@@ -13,9 +13,9 @@ def bootstrap(settings: LocalSettings) -> str:
     if settings.kafka_bootstrap:
         return settings.kafka_bootstrap
     status = running(settings.home)
-    for part in status.parts if status else ():
-        if part.name == "kafka" and part.port:
-            return f"127.0.0.1:{part.port}"
+    brokers = [part for part in status.parts if part.name.startswith("kafka")] if status else []
+    if addresses := [f"127.0.0.1:{part.port}" for part in brokers if part.port]:
+        return ",".join(addresses)
     raise StackError(
         "No Kafka is known", fix="Start the stack with `antiphon up` or set KAFKA_BOOTSTRAP"
     )

@@ -12,6 +12,7 @@ from contracts.topics import TOOLS_RESULTS
 from infra.local.credentials import Credentials
 from infra.local.part import Command
 from infra.local.parts.kafka import KafkaServer
+from infra.local.parts.kafka_quorum import KafkaQuorum
 from infra.local.parts.model import ModelServer
 from infra.local.parts.postgres import PostgresServer
 from infra.local.parts.s3 import S3Server
@@ -52,7 +53,9 @@ class Plan:
         self._credentials = Credentials.of(settings.home)
         self._ports = Ports(settings.home, reserved=[settings.antiphon_port])
         home, downloads = settings.home, settings.downloads
-        self._kafka = None if settings.kafka_bootstrap else KafkaServer(home, downloads)
+        self._quorum = KafkaQuorum(home, settings.kafka_brokers)
+        numbers = () if settings.kafka_bootstrap else self._quorum.numbers
+        self._kafka = [KafkaServer(home, downloads, self._quorum, number=n) for n in numbers]
         self._postgres = None if settings.database_url else PostgresServer(home)
         self._s3 = None if settings.s3_endpoint else S3Server(home, downloads)
         self._model = ModelServer(home) if upstream.is_local else None
@@ -67,13 +70,14 @@ class Plan:
     def steps(self) -> list[Step]:
         """Give all steps, in the order in which a person would name them."""
         workers, intakes = self._settings.worker_replicas, self._settings.intake_replicas
+        brokers = tuple(part.name for part in self._kafka) or ("kafka",)
         return [
-            Step(name="kafka", part=self._kafka),
+            *([Step(name=part.name, part=part) for part in self._kafka] or [Step(name="kafka")]),
             Step(name="postgres", part=self._postgres),
             Step(name="s3", part=self._s3),
             *([Step(name="model", part=self._model)] if self._model else []),
             Step(name="migrations", needs=("postgres",), job=self._migrate),
-            Step(name="topics", needs=("kafka",), job=self._apply_topics),
+            Step(name="topics", needs=brokers, job=self._apply_topics),
             *(self._service_step(part) for part in self._behind.values()),
             *(self._service_step(self._worker(n)) for n in range(workers)),
             *(self._service_step(self._intake(n), INTAKE_TIER) for n in range(intakes)),
@@ -123,8 +127,10 @@ class Plan:
             "BLOB_DIR": str(self._settings.home / "data" / "blobs"),
             "LOG_FORMAT": self._settings.log_format,
         }
-        for server in (self._kafka, self._postgres, self._s3):
+        for server in (self._postgres, self._s3):
             environment.update(server.environment() if server else {})
+        if self._kafka:
+            environment["KAFKA_BOOTSTRAP"] = self._bootstrap
         return {**environment, **self._own_environment(service)}
 
     def _own_environment(self, service: str) -> Mapping[str, str]:
@@ -158,9 +164,17 @@ class Plan:
     async def _migrate(self) -> None:
         await self._run("migrations", "services.kit.migrate", "upgrade")
 
+    @property
+    def _bootstrap(self) -> str:
+        own = ",".join(part.bootstrap for part in self._kafka)
+        return self._settings.kafka_bootstrap or own
+
     async def _apply_topics(self) -> None:
-        bootstrap = self._settings.kafka_bootstrap or (self._kafka.bootstrap if self._kafka else "")
-        await self._run("topics", "infra.topics", "apply", "--bootstrap", bootstrap)
+        arguments = ["apply", "--bootstrap", self._bootstrap]
+        if len(self._kafka) > 1:
+            # A broker that has just started is counted late by the others.
+            arguments += ["--replication-factor", str(self._quorum.replicas)]
+        await self._run("topics", "infra.topics", *arguments)
 
     async def _run(self, name: str, module: str, *arguments: str) -> None:
         argv = (sys.executable, "-m", module, *arguments)

@@ -27,6 +27,7 @@ class LocalSettings(BaseSettings):
     antiphon_providers: Path | None = None
     antiphon_node: Path = CHECKOUT / ".cache" / "node"
     kafka_bootstrap: str | None = None
+    kafka_brokers: int = Field(1, ge=1, le=5)
     database_url: SecretStr | None = None
     s3_endpoint: str | None = None
     upstream_base_url: str | None = None

@@ -127,7 +127,8 @@ class Consumers:
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._broker = _PromptBroker(
-            bootstrap,
+            # FastStream takes a text for one address, where aiokafka takes it apart.
+            bootstrap.split(","),
             client_id=service,
             apply_types=False,
             logger=None,

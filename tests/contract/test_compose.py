@@ -88,7 +88,7 @@ async def test_every_setting_of_the_local_stack_is_in_the_compose_file(local_sta
 
 def test_kafka_is_configured_as_in_the_local_stack(tmp_path: Path) -> None:
     server = KafkaServer(tmp_path, tmp_path)
-    text = server._write_configuration(0).read_text(encoding="utf-8")
+    text = server.write_configuration().read_text(encoding="utf-8")
     local = dict(line.split("=", 1) for line in text.splitlines())
     given = {
         name.removeprefix("KAFKA_").lower().replace("_", "."): str(value)

@@ -13,6 +13,7 @@ from minio import Minio
 from minio.error import S3Error
 
 from infra.local.parts.kafka import KafkaServer
+from infra.local.parts.kafka_quorum import KafkaQuorum
 from infra.local.parts.postgres import PostgresServer
 from infra.local.parts.s3 import S3Server
 from infra.local.process import serving
@@ -57,7 +58,8 @@ async def test_kafka_takes_a_cluster_id_that_begins_with_a_dash(
     tmp_path: Path, downloads: Path
 ) -> None:
     dashed = uuid.UUID(bytes=b"\xf8" + bytes(15))
-    async with serving(KafkaServer(tmp_path, downloads, new_id=lambda: dashed)) as kafka:
+    quorum = KafkaQuorum(tmp_path, new_id=lambda: dashed)
+    async with serving(KafkaServer(tmp_path, downloads, quorum)) as kafka:
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
         await admin.start()
         try:

@@ -167,3 +167,14 @@ async def test_a_batch_that_is_at_hand_when_the_service_stops_is_finished(
         await stopping
     assert finished == [1]
     assert await committed(kafka_bootstrap, topic) == 1
+
+
+async def test_consumers_start_with_any_of_several_addresses(
+    kafka_bootstrap: str, make_topic: MakeTopic, producer: Producer, dead_letters: DeadLetters
+) -> None:
+    topic = await make_topic()
+    handle = Handling()
+    addresses = f"{kafka_bootstrap},{kafka_bootstrap}"
+    async with consuming(addresses, topic, handle, dead_letters):
+        await put(producer, topic, "a")
+        await eventually(lambda: handle.seen == ["a"])
