@@ -17,7 +17,7 @@ from faststream.kafka.message import FAKE_CONSUMER
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from contracts.event import Envelope
+from contracts.event import Envelope, UnknownContractError
 from contracts.topics import MAX_MESSAGE_BYTES
 from services.kit.codec import decode
 from services.kit.database import refuses_values
@@ -51,6 +51,7 @@ class Received:
 
 Handler = Callable[[list[Received]], Awaitable[None]]
 Preselect = Callable[[Sequence[Record]], Awaitable[Sequence[Record]]]
+Unknown = Callable[[Sequence[Record]], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ class Subscription:
     `bug_attempts`. Up to `depth` batches are handled side by side, for handlers to which the order
     of messages means nothing. Batches are at least `pace_seconds` apart, where nobody waits for
     each and fewer, larger ones cost less. `preselect` says which records are worth decoding, for
-    readers that want few messages of a busy topic; it is retried as `handle` is.
+    readers that want few messages of a busy topic; it is retried as `handle` is. `unknown` gets the
+    messages of types that this version does not know; without it they are dead letters.
     """
 
     topics: tuple[str, ...]
@@ -79,6 +81,7 @@ class Subscription:
     depth: int = 1
     pace_seconds: float = 0.0
     preselect: Preselect | None = None
+    unknown: Unknown | None = None
 
 
 class _PromptConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
@@ -241,15 +244,21 @@ class _Batches:
     async def handle(self, records: tuple[Record, ...]) -> None:
         """Return when every record was handled or buried; raises when neither is possible."""
         wanted: list[tuple[Record, Received]] = []
+        unknown: list[Record] = []
         for record in await self._preselected(records):
             try:
                 envelope = decode(record.value or b"")
             except ValueError as error:
-                await self._dead_letters.bury(record, error)
+                if self._subscription.unknown and isinstance(error, UnknownContractError):
+                    unknown.append(record)
+                else:
+                    await self._dead_letters.bury(record, error)
                 continue
             if envelope.type in self._subscription.types:
                 place = Received(envelope, record.topic, record.partition, record.offset)
                 wanted.append((record, place))
+        if unknown:
+            await self._pass_on(unknown)
         if not wanted:
             return
         try:
@@ -268,6 +277,15 @@ class _Batches:
             return records
         return await retry(
             lambda: preselect(records),
+            on=self._subscription.transient,
+            backoff=self._subscription.backoff,
+        )
+
+    async def _pass_on(self, records: Sequence[Record]) -> None:
+        unknown = self._subscription.unknown
+        assert unknown is not None
+        await retry(
+            lambda: unknown(records),
             on=self._subscription.transient,
             backoff=self._subscription.backoff,
         )

@@ -60,6 +60,11 @@ class Runtime:
         self._ended = asyncio.Event()
         self._fatal: BaseException | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the service ends by an error, not because it was told to."""
+        return self._fatal is not None
+
     def fail(self, error: BaseException) -> None:
         """End the service with exit code 1: it can't go on without losing something."""
         logger.critical("fatal: %r", error, exc_info=error)

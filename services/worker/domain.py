@@ -44,7 +44,7 @@ class Job:
     """One attempt at one response; `request` and `history` are complete, no claim checks.
 
     `overrides` is what a provider is sent in place of the request's own parameters, None for those
-    that are left out.
+    that are left out. No attempt began before `since`, if that is known.
     """
 
     command: RunResponseV1
@@ -55,6 +55,7 @@ class Job:
     files: Files = field(default_factory=dict)
     overrides: dict[str, str | None] | None = None
     traceparent: str | None = None
+    since: datetime | None = None
 
     @property
     def response_id(self) -> str:

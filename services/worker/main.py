@@ -26,7 +26,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     leases = wire_leases(shared, runners)
     queue = wire_queue(shared, leases)
     commands = wire_commands(shared, runners, leases, queue)
-    consumers = wire_consumers(shared, commands)
+    consumers = wire_consumers(shared, leases, commands)
     # They start in this order and stop in reverse: no command is taken on before all that it needs.
     parts: tuple[Part, ...] = (
         shared.producer,

@@ -93,6 +93,7 @@ class _Lane:
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._batch = _new_future()
+        self._sending = self._batch
 
     def join(self, stream: OutStream) -> asyncio.Future[None]:
         self._streams.append(stream)
@@ -111,6 +112,12 @@ class _Lane:
         while self._bytes > self._bound_bytes:
             await asyncio.shield(self._batch)
 
+    def last(self) -> asyncio.Future[None] | None:
+        """Return the acknowledgement of all that was written so far, None when it is there."""
+        if self._streams:
+            return self._batch
+        return None if self._sending is self._batch or self._sending.done() else self._sending
+
     async def run(self) -> None:
         while True:
             await self._wake.wait()
@@ -123,6 +130,7 @@ class _Lane:
             self._last_sent = self._loop.time()
             streams, self._streams = self._streams, []
             batch, self._batch = self._batch, _new_future()
+            self._sending = batch
             self._bytes = 0
             entries = [entry for stream in streams for entry in stream.take()]
             for pack in _packs([await self._by_reference(entry) for entry in entries]):
@@ -184,6 +192,14 @@ class Outbox:
     async def stop(self) -> None:
         """Stop the senders; what was not acknowledged is the next owner's to send."""
         await self._tasks.stop()
+
+    async def flushed(self, *, seconds: float) -> bool:
+        """Wait until all that was written so far is acknowledged; False when it takes longer."""
+        waiting = [last for lane in self._lanes.values() if (last := lane.last()) is not None]
+        if not waiting:
+            return True
+        _, late = await asyncio.wait(waiting, timeout=seconds)
+        return not late
 
     def open(self, response_id: str, *, attempt: int, partition: int) -> OutStream:
         """Return the stream of one attempt at a response to a partition of `responses.events`."""

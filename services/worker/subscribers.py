@@ -16,13 +16,15 @@ from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
 from services.kit.codec import decode
 from services.kit.consumer import OUTAGES, Received
-from services.kit.deadletters import DeadLetters, Record
+from services.kit.deadletters import DeadLetters, Record, RefusalError
+from services.kit.ids import created_ms
 from services.kit.retry import Backoff, retry
 from services.kit.tail import Tail
 from services.kit.tasks import TaskSet
 from services.worker.domain import Job
 from services.worker.files.fetch import load_files
 from services.worker.leases.keeper import LeaseKeeper
+from services.worker.leases.letters import CommandLetters
 from services.worker.leases.store import Claim, CommandPlace, LeaseStore
 from services.worker.outbox import Outbox, OutStream
 from services.worker.queue.rules import Parked
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _INTERRUPTIONS = (*OUTAGES, BlobMissingError, ClaimCheckError)
 _CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0)
+_FLUSH_SECONDS = 3.0
+_EXPECT_SECONDS = 5.0
 _Running = dict[str, asyncio.Task[None]]
 Park = Callable[[Sequence[Parked]], Awaitable[None]]
 
@@ -89,8 +93,14 @@ class CommandIntake:
         """Do nothing: work begins with the first batch."""
 
     async def stop(self) -> None:
-        """Let what runs end within the drain time, cancel the rest for others to take."""
+        """Let what runs end within the drain time, cancel the rest for others to take.
+
+        They read what was told so far from the log: all of it must be there before they begin.
+        """
         await self._tasks.finish(seconds=self._bounds.drain_seconds)
+        if not await self._outbox.flushed(seconds=_FLUSH_SECONDS):
+            logger.warning("the log does not take what was told, leases are left to expire")
+            self._keeper.drop_all()
 
     async def on_run_response(self, batch: list[Received]) -> None:
         """Claim the batch in one statement and start what was claimed.
@@ -168,7 +178,7 @@ class CommandIntake:
             out = self._outbox.open(
                 response_id, attempt=attempt, partition=command.events_partition
             )
-            if attempt <= self._bounds.attempts and not claim.lost:
+            if claim.tries <= self._bounds.attempts and not claim.lost:
                 await self._run(command, claim, out)
             else:
                 logger.error("%s ended no attempt of %d, giving up", response_id, attempt - 1)
@@ -213,7 +223,33 @@ class CommandIntake:
             claim.cancelled,
             files,
             traceparent=claim.traceparent,
+            since=claim.since,
         )
+
+
+class UnknownCommands:
+    """Commands of a kind that only newer workers know: one of them may get the next copy.
+
+    They are no dead letters until that was tried for long, see `Republisher`.
+    """
+
+    def __init__(self, store: LeaseStore, letters: CommandLetters) -> None:
+        self._store = store
+        self._letters = letters
+
+    async def on_unknown(self, records: Sequence[Record]) -> None:
+        """Note where the commands stand; when this returns their offsets may be committed."""
+        places: list[CommandPlace] = []
+        for record in records:
+            response_id = (record.key or b"").decode(errors="replace")
+            if created_ms(response_id) is None:
+                error = RefusalError("a command of an unknown type whose key is no id")
+                await self._letters.nameless(record, error)
+                continue
+            logger.warning("a newer worker must run %s", response_id)
+            places.append(CommandPlace(response_id, record.partition, record.offset))
+        if places:
+            await self._store.expect(places, after_seconds=_EXPECT_SECONDS)
 
 
 class Control:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from services.kit.consumer import OUTAGES
 from services.kit.tasks import TaskSet
-from services.worker.leases.store import Claim, CommandPlace, LeaseStore
+from services.worker.leases.store import Claim, CommandPlace, Expired, LeaseStore
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 0.05
 _SWEEP_MOST = 200
-_REPUBLISH_AGAIN_SECONDS = 15.0
+_AGAIN_SECONDS = 5.0
 _FORGET_EVERY_SWEEPS = 300
 _FORGET_MOST = 20_000
 KEEP_FINISHED_DAYS = 8
@@ -23,12 +24,22 @@ KEEP_FINISHED_DAYS = 8
 def _nothing() -> None: ...
 
 
+def _yes() -> bool:
+    return True
+
+
+async def _leave_to_sweepers(_places: Sequence[CommandPlace]) -> None: ...
+
+
 class LeaseKeeper:
     """The leases this worker holds; `on_lost` gets the id of one that another worker took over.
 
     `on_cancelled` gets, at each renewal, the ids of those that were cancelled: an order that came
     while a response was about to start reached nobody who could have stopped it. `on_noted` is
     called after ends were written.
+
+    `on_released` gets, at a stop, where the commands stand that others must be sent again.
+    `orderly` says whether the stop was asked for, since what it interrupts has not failed then.
 
     `on_fatal` gets a bug after which no lease would be renewed any more.
     """
@@ -41,6 +52,8 @@ class LeaseKeeper:
         self.on_lost: Callable[[str], None] = logger.warning
         self.on_cancelled: Callable[[str], None] = logger.debug
         self.on_noted: Callable[[], None] = _nothing
+        self.on_released: Callable[[Sequence[CommandPlace]], Awaitable[None]] = _leave_to_sweepers
+        self.orderly: Callable[[], bool] = _yes
         self._held: dict[str, int] = {}
         self._finished: list[tuple[str, int]] = []
         self._wake = asyncio.Event()
@@ -62,7 +75,13 @@ class LeaseKeeper:
         if self._finished:
             await self._store.finish(self._finished)
         if self._held:
-            await self._store.release(list(self._held.items()))
+            places = await self._store.release(
+                list(self._held.items()),
+                orderly=self.orderly(),
+                again_after_seconds=_AGAIN_SECONDS,
+            )
+            logger.info("%d responses are handed over to other workers", len(self._held))
+            await self.on_released(places)
 
     async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, Claim]:
         """Claim a batch of commands; return the claim to each response this worker shall run."""
@@ -84,6 +103,10 @@ class LeaseKeeper:
             del self._held[response_id]
         self._finished.append((response_id, attempt))
         self._wake.set()
+
+    def drop_all(self) -> None:
+        """Forget every response that runs here; their leases expire, as after a crash."""
+        self._held.clear()
 
     def drop(self, response_id: str, attempt: int) -> None:
         """Forget a response without finishing it: its lease expires and another worker takes it."""
@@ -130,22 +153,27 @@ class LeaseKeeper:
                 raise
 
 
-class Sweeper:
-    """Finds expired leases and sends their commands again; every worker may run one.
+class Commands(Protocol):
+    """Sends commands again; see `Republisher`."""
 
-    `republish` copies the command that stands at a place to the end of its topic.
-    """
+    async def send_again(self, expired: Sequence[Expired]) -> list[str]:
+        """Send what can be sent; return the ids of responses that nobody can ever run."""
+        ...
+
+
+class Sweeper:
+    """Finds expired leases and sends their commands again; every worker may run one."""
 
     def __init__(
         self,
         store: LeaseStore,
-        republish: Callable[[CommandPlace], Awaitable[None]],
+        commands: Commands,
         *,
         every_seconds: float,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._store = store
-        self._republish = republish
+        self._commands = commands
         self._every_seconds = every_seconds
         self._tasks = TaskSet(on_fatal)
 
@@ -162,13 +190,23 @@ class Sweeper:
         while True:
             await asyncio.sleep(self._every_seconds)
             try:
-                for place in await self._store.abandon_expired(
-                    most=_SWEEP_MOST, again_after_seconds=_REPUBLISH_AGAIN_SECONDS
-                ):
-                    logger.warning("the lease of %s expired, sending it again", place.response_id)
-                    await self._republish(place)
+                await self._sweep()
                 sweeps += 1
                 if sweeps % _FORGET_EVERY_SWEEPS == 0:
                     await self._store.forget(days=KEEP_FINISHED_DAYS, most=_FORGET_MOST)
             except OUTAGES as error:
                 logger.warning("a sweep failed, the next one repeats it: %r", error)
+
+    async def _sweep(self) -> None:
+        expired = await self._store.abandon_expired(
+            most=_SWEEP_MOST, again_after_seconds=_AGAIN_SECONDS
+        )
+        if not expired:
+            return
+        ids = [one.place.response_id for one in expired]
+        logger.warning("%d leases expired, sending again: %s", len(ids), ", ".join(ids[:10]))
+        hopeless = await self._commands.send_again(expired)
+        # Not before it is sent: an outage must not make the next try later.
+        await self._store.resent(ids, again_after_seconds=_AGAIN_SECONDS)
+        if hopeless:
+            await self._store.end(hopeless)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import (
     BigInteger,
@@ -14,17 +15,17 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    bindparam,
     false,
     func,
-    text,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.database import metadata
 from services.kit.direct import DirectStatements
+from services.worker.leases import statements
 
 METADATA = metadata("worker")
+_MOST_DOUBLINGS = 6
 
 LEASES = Table(
     "leases",
@@ -43,7 +44,13 @@ LEASES = Table(
     Column("priority", SmallInteger),
     Column("queued_at", DateTime(timezone=True)),
     Column("head", Text, comment="the command without request and history, JSON"),
+    Column("handovers", Integer, nullable=False, server_default="0"),
+    Column("resent", Integer, nullable=False, server_default="0"),
+    Column("first_claimed_at", DateTime(timezone=True)),
 )
+
+MOST_HANDOVERS = 100
+"""So many attempts may end by a worker's orderly stop before further ones count as failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,70 +67,29 @@ class Claim:
     """A response this worker shall run, or end at once when it was `cancelled` meanwhile.
 
     One whose command is `lost` can only be ended as failed. `traceparent` is the command's.
+    `attempt` fences and grows with each claim; `handovers` of those before it did not fail, their
+    worker was told to stop. `since` is the time of the first claim, None when that is not known.
     """
 
     attempt: int
     cancelled: bool
     lost: bool = False
     traceparent: str | None = None
+    handovers: int = 0
+    since: datetime | None = None
+
+    @property
+    def tries(self) -> int:
+        """Which attempt this is when those that were handed over do not count."""
+        return self.attempt - self.handovers
 
 
-# All times are the database's: workers' clocks may differ or jump.
-# The two statements of every batch go to asyncpg directly, the others are rare.
-_CLAIM = """
-    INSERT INTO worker.leases AS held
-        (response_id, attempt, state, owner, expires_at, command_partition, command_offset)
-    SELECT id, 1, 'running', $1, now() + make_interval(secs => $2), place, at
-    FROM unnest($3::text[], $4::int[], $5::bigint[]) AS command(id, place, at)
-    ORDER BY id
-    ON CONFLICT (response_id) DO UPDATE SET
-        attempt = held.attempt + 1, state = 'running', owner = excluded.owner,
-        expires_at = excluded.expires_at, command_partition = excluded.command_partition,
-        command_offset = excluded.command_offset
-    WHERE held.state = 'abandoned' OR (held.state = 'running' AND held.expires_at < now())
-    RETURNING response_id, attempt, cancelled
-"""
-_FINISH = """
-    UPDATE worker.leases AS held SET state = 'finished'
-    FROM unnest($1::text[], $2::int[]) AS mine(id, attempt)
-    WHERE held.response_id = mine.id AND held.attempt = mine.attempt
-"""
-_CANCEL = text("""
-    INSERT INTO worker.leases AS held (response_id, attempt, state, owner, expires_at, cancelled)
-    VALUES (:response_id, 0, 'abandoned', '', 'infinity', true)
-    ON CONFLICT (response_id) DO UPDATE SET cancelled = true WHERE held.state <> 'finished'
-""")
-_RENEW = text("""
-    UPDATE worker.leases AS held SET expires_at = now() + make_interval(secs => :seconds)
-    FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
-    WHERE held.response_id = mine.id AND held.attempt = mine.attempt AND held.state = 'running'
-    RETURNING held.response_id, held.cancelled
-""")
-_RELEASE = text("""
-    UPDATE worker.leases AS held SET expires_at = now()
-    FROM unnest(CAST(:ids AS text[]), CAST(:attempts AS int[])) AS mine(id, attempt)
-    WHERE held.response_id = mine.id AND held.attempt = mine.attempt AND held.state = 'running'
-""")
-_ABANDON = text("""
-    UPDATE worker.leases AS held
-    SET state = 'abandoned', expires_at = now() + make_interval(secs => :again_after_seconds)
-    FROM (
-        SELECT response_id FROM worker.leases
-        WHERE state <> 'finished' AND expires_at < now()
-            AND (priority IS NULL OR state = 'abandoned')
-        ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
-    ) AS expired
-    WHERE held.response_id = expired.response_id
-    RETURNING held.response_id, held.command_partition, held.command_offset
-""")
-_FORGET = text("""
-    DELETE FROM worker.leases WHERE response_id IN (
-        SELECT response_id FROM worker.leases
-        WHERE (state = 'finished' OR (state = 'abandoned' AND expires_at = 'infinity'))
-            AND created_at < now() - make_interval(days => :days)
-        LIMIT :most
-    )
-""").bindparams(bindparam("days"), bindparam("most"))
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A lease that nobody holds any more, and how often its command was sent again in vain."""
+
+    place: CommandPlace
+    resent: int
 
 
 class LeaseStore:
@@ -142,19 +108,22 @@ class LeaseStore:
         """
         unique = list({command.response_id: command for command in commands}.values())
         rows = await self._direct.fetch(
-            _CLAIM,
+            statements.CLAIM,
             self._owner,
             self._seconds,
             [command.response_id for command in unique],
             [command.partition for command in unique],
             [command.offset for command in unique],
         )
-        return {taken: Claim(attempt, cancelled) for taken, attempt, cancelled in rows}
+        return {
+            taken: Claim(attempt, cancelled, handovers=handovers, since=since)
+            for taken, attempt, cancelled, handovers, since in rows
+        }
 
     async def cancel(self, response_id: str) -> None:
         """Mark a response as cancelled for whoever runs it, now or later. Idempotent."""
         async with self._engine.connect() as connection:
-            await connection.execute(_CANCEL, {"response_id": response_id})
+            await connection.execute(statements.CANCEL, {"response_id": response_id})
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> dict[str, bool]:
         """Extend the leases of (response id, attempt); return those that are still ours.
@@ -162,36 +131,96 @@ class LeaseStore:
         Each id with whether the response was cancelled, before the claim or since.
         """
         async with self._engine.connect() as connection:
-            rows = await connection.execute(_RENEW, {**_pairs(held), "seconds": self._seconds})
+            rows = await connection.execute(
+                statements.RENEW, {**_pairs(held), "seconds": self._seconds}
+            )
             return {row.response_id: row.cancelled for row in rows}
 
     async def finish(self, held: Sequence[tuple[str, int]]) -> None:
         """Mark responses as done for ever."""
-        await self._direct.fetch(_FINISH, *_pairs(held).values())
+        await self._direct.fetch(statements.FINISH, *_pairs(held).values())
 
-    async def release(self, held: Sequence[tuple[str, int]]) -> None:
-        """Let go of responses that another worker should take at once."""
+    async def release(
+        self, held: Sequence[tuple[str, int]], *, orderly: bool, again_after_seconds: float
+    ) -> list[CommandPlace]:
+        """Let go of responses that another worker should take at once.
+
+        Return where the commands stand that the caller must send again for that; a sweeper does it
+        after `again_after_seconds` if nobody took them. An `orderly` end is no failed attempt.
+        """
         async with self._engine.connect() as connection:
-            await connection.execute(_RELEASE, _pairs(held))
+            rows = await connection.execute(
+                statements.RELEASE,
+                {
+                    **_pairs(held),
+                    "handovers": int(orderly),
+                    "most_handovers": MOST_HANDOVERS,
+                    "again_after_seconds": again_after_seconds,
+                },
+            )
+            return [
+                CommandPlace(row.response_id, row.command_partition, row.command_offset)
+                for row in rows
+                if row.state == "abandoned"
+            ]
 
-    async def abandon_expired(self, *, most: int, again_after_seconds: float) -> list[CommandPlace]:
+    async def abandon_expired(self, *, most: int, again_after_seconds: float) -> list[Expired]:
         """Open up to `most` expired leases for the next claim; return where their commands stand.
 
         One that nobody claims within `again_after_seconds` is returned again by a later call.
         """
         async with self._engine.connect() as connection:
             rows = await connection.execute(
-                _ABANDON, {"most": most, "again_after_seconds": again_after_seconds}
+                statements.ABANDON, {"most": most, "again_after_seconds": again_after_seconds}
             )
             return [
-                CommandPlace(row.response_id, row.command_partition, row.command_offset)
+                Expired(
+                    CommandPlace(row.response_id, row.command_partition, row.command_offset),
+                    row.resent,
+                )
                 for row in rows
             ]
+
+    async def resent(self, ids: Sequence[str], *, again_after_seconds: float) -> None:
+        """Note that commands were sent again; each time the next one is due twice as late."""
+        async with self._engine.connect() as connection:
+            await connection.execute(
+                statements.RESENT,
+                {
+                    "ids": list(ids),
+                    "again_after_seconds": again_after_seconds,
+                    "most": _MOST_DOUBLINGS,
+                },
+            )
+
+    async def end(self, ids: Sequence[str]) -> None:
+        """Close abandoned leases for ever: nothing can be done for them any more."""
+        async with self._engine.connect() as connection:
+            await connection.execute(statements.END, {"ids": list(ids)})
+
+    async def expect(self, commands: Sequence[CommandPlace], *, after_seconds: float) -> None:
+        """Let commands be sent again later which this worker can't read. Idempotent.
+
+        What anybody has claimed or finished stays as it is.
+        """
+        unique = list({command.response_id: command for command in commands}.values())
+        async with self._engine.connect() as connection:
+            await connection.execute(
+                statements.EXPECT,
+                {
+                    "after_seconds": after_seconds,
+                    "ids": [command.response_id for command in unique],
+                    "places": [command.partition for command in unique],
+                    "offsets": [command.offset for command in unique],
+                },
+            )
 
     async def forget(self, *, days: int, most: int) -> int:
         """Delete up to `most` leases older than `days`: finished ones and idle cancel marks."""
         async with self._engine.connect() as connection:
-            return (await connection.execute(_FORGET, {"days": days, "most": most})).rowcount
+            return (
+                await connection.execute(statements.FORGET, {"days": days, "most": most})
+            ).rowcount
 
 
 def _pairs(held: Sequence[tuple[str, int]]) -> dict[str, list[str] | list[int]]:

@@ -1,55 +1,83 @@
-"""Sends a command again: it is read from where it stands and copied to the end of its topic."""
+"""Sends commands again: each is read from where it stands and copied to the end of its topic."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
-
-from contracts.topics import MAX_MESSAGE_BYTES, RESPONSES_COMMANDS
+from contracts.topics import RESPONSES_COMMANDS
+from services.kit.codec import decode
+from services.kit.deadletters import Record
 from services.kit.producer import Producer
-from services.worker.leases.store import CommandPlace
+from services.worker.leases.letters import CommandLetters
+from services.worker.leases.store import CommandPlace, Expired
+from services.worker.queue.reader import CommandReader
 
-logger = logging.getLogger(__name__)
-_READ_SECONDS = 10.0
+_AT_ONCE = 200
+MOST_SENDS = 20
+"""A command that no worker can read is sent again so often, about eighty minutes in all."""
 
 
 class Republisher:
-    """Copies commands; connects only while it does so, since sweeps rarely find any."""
+    """Copies commands; connects only while it does so, since sweeps rarely find any.
 
-    def __init__(self, producer: Producer, *, bootstrap: str, client_id: str) -> None:
+    A command that is gone from its topic, and one that no worker could read for long, are dead
+    letters. `reader` opens a connection of its own.
+    """
+
+    def __init__(
+        self, producer: Producer, letters: CommandLetters, *, reader: Callable[[], CommandReader]
+    ) -> None:
         self._producer = producer
-        self._bootstrap = bootstrap
-        self._client_id = client_id
+        self._letters = letters
+        self._reader = reader
 
-    async def republish(self, place: CommandPlace) -> None:
-        """Copy one command with its key and bytes; raises `KafkaError` when it can't."""
-        partition = TopicPartition(RESPONSES_COMMANDS.name, place.partition)
-        kafka: Any = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            client_id=self._client_id,
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
-        )
-        await kafka.start()
+    async def send_again(self, expired: Sequence[Expired]) -> list[str]:
+        """Copy commands with their keys and bytes; return the ids of those that nobody can run.
+
+        Raises `KafkaError` when it can't; then any of them may have been sent.
+        """
+        records = await self._read([one.place for one in expired])
+        hopeless: list[str] = []
+        sends: list[Record] = []
+        for one in expired:
+            record = records.get(one.place.response_id)
+            if record is None:
+                await self._letters.gone(one.place)
+            elif one.resent < MOST_SENDS or _readable(record):
+                sends.append(record)
+                continue
+            else:
+                await self._letters.unread(record, sends=one.resent)
+            hopeless.append(one.place.response_id)
+        await asyncio.gather(*(self._send(record) for record in sends))
+        return hopeless
+
+    async def hand_over(self, places: Sequence[CommandPlace]) -> None:
+        """Copy the commands of responses that another worker shall take at once.
+
+        What can't be copied now is left to a sweeper. Raises `KafkaError`.
+        """
+        for begin in range(0, len(places), _AT_ONCE):
+            records = await self._read(places[begin : begin + _AT_ONCE])
+            await asyncio.gather(*(self._send(record) for record in records.values()))
+
+    async def _read(self, places: Sequence[CommandPlace]) -> dict[str, Record]:
+        reader = self._reader()
         try:
-            kafka.assign([partition])
-            kafka.seek(partition, place.offset)
-            async with asyncio.timeout(_READ_SECONDS):
-                record = await kafka.getone(partition)
-        except OffsetOutOfRangeError:
-            logger.error("the command of %s is gone from its topic", place.response_id)
-            return
+            return await reader.records(places)
         finally:
-            await kafka.stop()
+            await reader.stop()
+
+    async def _send(self, record: Record) -> None:
         await self._producer.send(
-            RESPONSES_COMMANDS.name,
-            record.value,
-            key=record.key,
-            headers=record.headers,
+            RESPONSES_COMMANDS.name, record.value, key=record.key, headers=record.headers
         )
+
+
+def _readable(record: Record) -> bool:
+    try:
+        decode(record.value or b"")
+    except ValueError:
+        return False
+    return True

@@ -61,6 +61,14 @@ class Starter(Protocol):
         ...
 
 
+class Letters(Protocol):
+    """Writes dead letters; see `CommandLetters`."""
+
+    async def gone(self, place: CommandPlace, *, head: str | None = None) -> None:
+        """Say that a command is gone."""
+        ...
+
+
 class Dispatcher:
     """Fills this worker's room for background responses from the queue of all workers."""
 
@@ -72,7 +80,9 @@ class Dispatcher:
         *,
         bounds: QueueBounds,
         on_fatal: Callable[[BaseException], None],
+        letters: Letters | None = None,
     ) -> None:
+        self._letters = letters
         self._queue = queue
         self._reader = reader
         self._keeper = keeper
@@ -177,9 +187,8 @@ class Dispatcher:
             try:
                 command = RunResponseV1.model_validate_json(taken.head)
             except ValueError:
-                # Its lease expires; a worker of another version may know how to end it.
                 logger.exception("nor can %s be ended without it", taken.place.response_id)
-                self._keeper.drop(taken.place.response_id, claim.attempt)
+                self._tasks.spawn(self._leave(taken), name=f"leave {taken.place.response_id}")
                 return
             claim = replace(claim, lost=True)
         elif envelope.traceparent is not None:
@@ -187,6 +196,20 @@ class Dispatcher:
         task = self._starter.start_queued(command, claim)
         self._running.add(task)
         task.add_done_callback(self._ended)
+
+    async def _leave(self, taken: Taken) -> None:
+        """Let another worker try, whose version may know how to end it, but not for ever."""
+        response_id, attempt = taken.place.response_id, taken.claim.attempt
+        if self._letters is None or taken.claim.tries < self._bounds.attempts:
+            self._keeper.drop(response_id, attempt)
+            return
+        try:
+            await self._letters.gone(taken.place, head=taken.head)
+        except OUTAGES as error:
+            logger.warning("no dead letter about %s, trying again: %r", response_id, error)
+            self._keeper.drop(response_id, attempt)
+        else:
+            self._keeper.finish(response_id, attempt)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

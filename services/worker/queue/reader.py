@@ -14,6 +14,7 @@ from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
+from services.kit.deadletters import Record
 from services.worker.leases.store import CommandPlace
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,18 @@ class CommandReader:
             self._kafka = None
 
     async def read(self, places: Sequence[CommandPlace]) -> dict[str, Envelope]:
-        """Return the commands at these places by response id; what is gone is not in it.
+        """Return the commands at these places by response id.
 
-        Raises `KafkaError` when the topic can't be read.
+        What is gone, and what is no command of that response, is not in it. Raises `KafkaError`
+        when the topic can't be read.
         """
+        found: dict[str, Envelope] = {}
+        for response_id, record in (await self.records(places)).items():
+            _keep(record.value or b"", response_id, found)
+        return found
+
+    async def records(self, places: Sequence[CommandPlace]) -> dict[str, Record]:
+        """Return what stands at these places by response id, as it is; raises as `read` does."""
         if self._kafka is None:
             kafka: Any = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap,
@@ -61,7 +70,7 @@ class CommandReader:
         by_partition: dict[int, dict[int, str]] = defaultdict(dict)
         for place in places:
             by_partition[place.partition][place.offset] = place.response_id
-        found: dict[str, Envelope] = {}
+        found: dict[str, Record] = {}
         for number, wanted in sorted(by_partition.items()):
             try:
                 await self._read(TopicPartition(RESPONSES_COMMANDS.name, number), wanted, found)
@@ -69,19 +78,19 @@ class CommandReader:
                 found.update(await self._read_each(number, wanted))
         return found
 
-    async def _read_each(self, number: int, wanted: dict[int, str]) -> dict[str, Envelope]:
+    async def _read_each(self, number: int, wanted: dict[int, str]) -> dict[str, Record]:
         """Read what is left of a partition whose oldest part is gone, or never was."""
         partition = TopicPartition(RESPONSES_COMMANDS.name, number)
         oldest = (await self._kafka.beginning_offsets([partition]))[partition]
         end = (await self._kafka.end_offsets([partition]))[partition]
         left = {offset: one for offset, one in wanted.items() if oldest <= offset < end}
-        found: dict[str, Envelope] = {}
+        found: dict[str, Record] = {}
         if left:
             await self._read(partition, left, found)
         return found
 
     async def _read(
-        self, partition: TopicPartition, wanted: dict[int, str], found: dict[str, Envelope]
+        self, partition: TopicPartition, wanted: dict[int, str], found: dict[str, Record]
     ) -> None:
         kafka = self._kafka
         # One partition at a time: a fetch brings a batch above its bound only as the first it has.
@@ -96,7 +105,7 @@ class CommandReader:
                 idle = 0 if records else idle + 1
                 for record in records:
                     if record.offset in wanted:
-                        _keep(record.value or b"", wanted[record.offset], found)
+                        found[wanted[record.offset]] = record
                     position = record.offset
                 if not records:
                     continue

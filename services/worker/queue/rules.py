@@ -64,10 +64,12 @@ class QueueBounds:
     """How much background work there may be at once.
 
     `running` in one worker, `per_key` for one API key in all workers together. What has waited for
-    `overdue_seconds` goes before every priority. An idle worker looks every `poll_seconds`.
+    `overdue_seconds` goes before every priority. An idle worker looks every `poll_seconds`. What
+    can't even be ended as failed is a dead letter after so many `attempts`.
     """
 
     running: int
     per_key: int
     overdue_seconds: float
     poll_seconds: float
+    attempts: int = 8

@@ -29,7 +29,8 @@ _PARK = text("""
     ON CONFLICT (response_id) DO UPDATE SET
         state = 'parked', expires_at = 'infinity', command_partition = excluded.command_partition,
         command_offset = excluded.command_offset, key_id = excluded.key_id,
-        priority = excluded.priority, queued_at = excluded.queued_at, head = excluded.head
+        priority = excluded.priority, queued_at = excluded.queued_at, head = excluded.head,
+        resent = 0
     WHERE held.state = 'abandoned' OR (held.state = 'running' AND held.expires_at < now())
 """)
 _PARK_EXPIRED = text("""
@@ -100,10 +101,12 @@ _TAKE = text("""
     )
     UPDATE worker.leases AS held SET
         state = 'running', attempt = held.attempt + 1, owner = :owner,
-        expires_at = now() + make_interval(secs => :seconds)
+        expires_at = now() + make_interval(secs => :seconds),
+        first_claimed_at = CASE WHEN held.attempt = 0 THEN now() ELSE held.first_claimed_at END
     FROM mine WHERE held.response_id = mine.response_id
     RETURNING held.response_id, held.attempt, held.cancelled, held.command_partition,
-        held.command_offset, held.priority, held.queued_at, held.head
+        held.command_offset, held.priority, held.queued_at, held.head, held.handovers,
+        held.first_claimed_at
 """)
 _DEPTH = text("""
     SELECT count(*) FROM (
@@ -169,7 +172,12 @@ class QueueStore:
         return [
             Taken(
                 CommandPlace(row.response_id, row.command_partition, row.command_offset),
-                Claim(row.attempt, row.cancelled),
+                Claim(
+                    row.attempt,
+                    row.cancelled,
+                    handovers=row.handovers,
+                    since=row.first_claimed_at,
+                ),
                 row.head,
             )
             for row in found

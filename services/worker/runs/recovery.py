@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -80,13 +81,22 @@ def _entries(pack: bytes) -> Iterator[Entry]:
 
 
 async def delivered(
-    bootstrap: str, blobs: BlobStore, *, response_id: str, partition: int
+    bootstrap: str,
+    blobs: BlobStore,
+    *,
+    response_id: str,
+    partition: int,
+    began_at: datetime | None = None,
 ) -> Delivered:
-    """Return what all attempts so far have put on the log; raises `KafkaError`."""
+    """Return what all attempts so far have put on the log; raises `KafkaError`.
+
+    The log is read from the time of the first attempt, or of the id when that is not known.
+    """
     wanted = response_id.encode()
     seen = Delivered()
     attempt, index = 0, -1
-    since = (created_ms(response_id) or _CLOCK_SLACK_MS) - _CLOCK_SLACK_MS
+    begin = created_ms(response_id) if began_at is None else int(began_at.timestamp() * 1000)
+    since = (begin or _CLOCK_SLACK_MS) - _CLOCK_SLACK_MS
     async for records in read_range(
         bootstrap,
         topic=RESPONSES_EVENTS.name,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.consumer import Consumers, Subscription
 from services.worker.leases.keeper import LeaseKeeper, Sweeper
+from services.worker.leases.letters import CommandLetters
 from services.worker.leases.store import LeaseStore
 from services.worker.leases.sweeps import Republisher
 from services.worker.operations.runner import TYPES as OPERATIONS
@@ -16,7 +18,7 @@ from services.worker.queue.dispatcher import Dispatcher
 from services.worker.queue.reader import CommandReader
 from services.worker.queue.rules import QueueBounds
 from services.worker.queue.store import QueueStore
-from services.worker.subscribers import Bounds, CommandIntake, Control
+from services.worker.subscribers import Bounds, CommandIntake, Control, UnknownCommands
 from services.worker.wiring.runs import Runners
 from services.worker.wiring.shared import Shared
 
@@ -30,6 +32,7 @@ class Leases:
     store: LeaseStore
     keeper: LeaseKeeper
     sweeper: Sweeper
+    letters: CommandLetters
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,13 @@ def wire_leases(shared: Shared, runners: Runners) -> Leases:
     store = LeaseStore(shared.engine, owner=settings.name, seconds=settings.lease_seconds)
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds, on_fatal=on_fatal)
     keeper.on_cancelled = runners.responses.stop
-    republisher = Republisher(
-        shared.producer, bootstrap=settings.kafka_bootstrap, client_id=settings.name
-    )
-    sweeper = Sweeper(
-        store,
-        republisher.republish,
-        every_seconds=settings.sweep_seconds,
-        on_fatal=on_fatal,
-    )
-    return Leases(store, keeper, sweeper)
+    letters = CommandLetters(shared.dead_letters)
+    reader = partial(CommandReader, settings.kafka_bootstrap, client_id=settings.name)
+    republisher = Republisher(shared.producer, letters, reader=reader)
+    keeper.on_released = republisher.hand_over
+    keeper.orderly = lambda: not shared.runtime.failed
+    sweeper = Sweeper(store, republisher, every_seconds=settings.sweep_seconds, on_fatal=on_fatal)
+    return Leases(store, keeper, sweeper, letters)
 
 
 def wire_queue(shared: Shared, leases: Leases) -> Queue:
@@ -79,8 +79,10 @@ def wire_queue(shared: Shared, leases: Leases) -> Queue:
             per_key=settings.background_per_key,
             overdue_seconds=settings.background_overdue_seconds,
             poll_seconds=settings.background_poll_seconds,
+            attempts=settings.max_attempts,
         ),
         on_fatal=shared.runtime.fail,
+        letters=leases.letters,
     )
     return Queue(reader, dispatcher)
 
@@ -108,7 +110,7 @@ def wire_commands(shared: Shared, runners: Runners, leases: Leases, queue: Queue
     return Commands(outbox, intake)
 
 
-def wire_consumers(shared: Shared, commands: Commands) -> Consumers:
+def wire_consumers(shared: Shared, leases: Leases, commands: Commands) -> Consumers:
     """Wire the topic of commands, as a part that starts and stops."""
     settings = shared.settings
     consumers = Consumers(
@@ -126,6 +128,7 @@ def wire_consumers(shared: Shared, commands: Commands) -> Consumers:
             max_records=settings.batch_records,
             depth=_CLAIMS_AT_ONCE,
             pace_seconds=settings.tick_ms / 1000,
+            unknown=UnknownCommands(leases.store, leases.letters).on_unknown,
         )
     )
     return consumers

@@ -77,6 +77,7 @@ def wire_runners(shared: Shared, connections: Connections, mcp: McpTools) -> Run
             shared.blobs,
             response_id=job.response_id,
             partition=job.command.events_partition,
+            began_at=job.since,
         ),
         tracing=shared.tracing,
     )

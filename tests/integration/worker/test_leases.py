@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.worker.leases.keeper import LeaseKeeper, Sweeper
-from services.worker.leases.store import CommandPlace, LeaseStore
+from services.worker.leases.store import MOST_HANDOVERS, CommandPlace, Expired, LeaseStore
 
 PATIENCE_SECONDS = 20
 
@@ -39,6 +41,24 @@ async def expire(engine: AsyncEngine, *ids: str) -> None:
             ),
             {"ids": list(ids)},
         )
+
+
+async def release(
+    by: LeaseStore, *held: tuple[str, int], orderly: bool = True
+) -> list[CommandPlace]:
+    return await by.release(held, orderly=orderly, again_after_seconds=60)
+
+
+async def due_seconds(engine: AsyncEngine, response_id: str) -> float:
+    async with engine.connect() as connection:
+        row = await connection.execute(
+            text(
+                "SELECT extract(epoch FROM expires_at - now()) FROM worker.leases"
+                " WHERE response_id = :id"
+            ),
+            {"id": response_id},
+        )
+        return float(row.scalar_one())
 
 
 async def states(engine: AsyncEngine) -> dict[str, tuple[str, int]]:
@@ -75,7 +95,7 @@ async def test_a_lost_attempt_can_not_finish_the_response(engine: AsyncEngine) -
     await expire(engine, "r1")
     await claim(second, "r1")
     await first.finish([("r1", 1)])
-    await first.release([("r1", 1)])
+    assert await release(first, ("r1", 1)) == []
     assert await states(engine) == {"r1": ("running", 2)}
 
 
@@ -95,10 +115,11 @@ async def test_an_expired_lease_is_abandoned_once_and_told_again_later(engine: A
     await one.claim([place("r1", 7), place("r2", 8)])
     await expire(engine, "r1")
     told = await one.abandon_expired(most=10, again_after_seconds=60)
-    assert told == [place("r1", 7)]
+    assert told == [Expired(place("r1", 7), resent=0)]
     assert await one.abandon_expired(most=10, again_after_seconds=60) == []
     await expire(engine, "r1")
-    assert await one.abandon_expired(most=10, again_after_seconds=60) == [place("r1", 7)]
+    again = await one.abandon_expired(most=10, again_after_seconds=60)
+    assert again == [Expired(place("r1", 7), resent=0)]
     assert await claim(one, "r1") == {"r1": 2}
 
 
@@ -113,8 +134,90 @@ async def test_the_owner_of_an_abandoned_lease_has_lost_it(engine: AsyncEngine) 
 async def test_a_released_lease_is_open_at_once(engine: AsyncEngine) -> None:
     one = store(engine)
     await claim(one, "r1")
-    await one.release([("r1", 1)])
+    assert await release(one, ("r1", 1)) == [place("r1")]
     assert await claim(store(engine, "b"), "r1") == {"r1": 2}
+
+
+async def test_an_orderly_release_is_no_failed_attempt_and_any_other_is(
+    engine: AsyncEngine,
+) -> None:
+    one = store(engine)
+    for orderly, tries in ((True, 1), (True, 1), (False, 1), (True, 2), (False, 2), (True, 3)):
+        [taken] = (await one.claim([place("r1")])).values()
+        assert taken.tries == tries
+        await release(one, ("r1", taken.attempt), orderly=orderly)
+    assert await states(engine) == {"r1": ("abandoned", 6)}
+
+
+async def test_handovers_beyond_a_bound_are_failures_too(engine: AsyncEngine) -> None:
+    one = store(engine)
+    tries = 0
+    for _ in range(MOST_HANDOVERS + 3):
+        [taken] = (await one.claim([place("r1")])).values()
+        tries = taken.tries
+        await release(one, ("r1", taken.attempt))
+    assert tries == 3
+
+
+async def test_a_claim_tells_when_the_first_attempt_began(engine: AsyncEngine) -> None:
+    one = store(engine)
+    [first] = (await one.claim([place("r1")])).values()
+    await release(one, ("r1", 1))
+    [second] = (await one.claim([place("r1")])).values()
+    assert first.since is not None
+    assert second.since == first.since
+
+
+async def test_an_attempt_of_a_worker_that_noted_no_time_leaves_the_beginning_unknown(
+    engine: AsyncEngine,
+) -> None:
+    one = store(engine)
+    await claim(one, "r1")
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE worker.leases SET first_claimed_at = NULL"))
+    await expire(engine, "r1")
+    [taken] = (await one.claim([place("r1")])).values()
+    assert (taken.attempt, taken.since) == (2, None)
+
+
+async def test_a_command_that_nobody_takes_is_due_ever_later_until_it_is_taken(
+    engine: AsyncEngine,
+) -> None:
+    one = store(engine)
+    await claim(one, "r1")
+    waits: list[float] = []
+    for _ in range(9):
+        await expire(engine, "r1")
+        [expired] = await one.abandon_expired(most=10, again_after_seconds=5)
+        await one.resent(["r1"], again_after_seconds=5)
+        waits.append(await due_seconds(engine, "r1"))
+        assert expired.resent == len(waits) - 1
+    assert [round(wait / 5) for wait in waits] == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+    await claim(one, "r1")
+    await expire(engine, "r1")
+    assert (await one.abandon_expired(most=10, again_after_seconds=5))[0].resent == 0
+
+
+async def test_a_command_that_is_expected_is_told_later_and_claimed_as_the_first_attempt(
+    engine: AsyncEngine,
+) -> None:
+    one = store(engine)
+    await claim(one, "running")
+    await one.expect([place("new", 9), place("new", 9), place("running", 9)], after_seconds=60)
+    assert await states(engine) == {"running": ("running", 1), "new": ("abandoned", 0)}
+    assert await one.abandon_expired(most=10, again_after_seconds=60) == []
+    await expire(engine, "new")
+    told = await one.abandon_expired(most=10, again_after_seconds=60)
+    assert told == [Expired(place("new", 9), resent=0)]
+    assert await claim(one, "new") == {"new": 1}
+
+
+async def test_what_nobody_can_run_is_closed_for_ever(engine: AsyncEngine) -> None:
+    one = store(engine)
+    await one.expect([place("r1")], after_seconds=0)
+    await one.end(["r1"])
+    assert await claim(one, "r1") == {}
+    assert await states(engine) == {"r1": ("finished", 0)}
 
 
 async def test_a_cancellation_reaches_whoever_claims_next(engine: AsyncEngine) -> None:
@@ -191,7 +294,7 @@ class World:
             kept = bool(await one.renew([(response_id, held)]))
             assert not kept or (newest and response_id not in self.finished)
         elif action == "release":
-            await one.release([(response_id, held)])
+            await release(one, (response_id, held))
         else:
             await one.finish([(response_id, held)])
             if newest:
@@ -268,9 +371,7 @@ async def test_a_keeper_that_stops_notes_what_is_finished(engine: AsyncEngine) -
     await keeper.claim([place("r1"), place("r2")])
     keeper.finish("r1", 1)
     await keeper.stop()
-    found = await states(engine)
-    assert found["r1"] == ("finished", 1)
-    assert found["r2"] == ("running", 1)
+    assert await states(engine) == {"r1": ("finished", 1), "r2": ("abandoned", 1)}
 
 
 async def test_what_is_dropped_is_not_renewed_and_not_finished(engine: AsyncEngine) -> None:
@@ -286,33 +387,87 @@ async def test_what_is_dropped_is_not_renewed_and_not_finished(engine: AsyncEngi
     await keeper.stop()
 
 
+class Commands:
+    """Where a sweeper sends; fails as it is told to."""
+
+    def __init__(self, failures: list[OSError], hopeless: Sequence[str] = ()) -> None:
+        self.failures = failures
+        self.hopeless = list(hopeless)
+        self.sent: list[Expired] = []
+
+    async def send_again(self, expired: Sequence[Expired]) -> list[str]:
+        if self.failures:
+            raise self.failures.pop()
+        self.sent += expired
+        return self.hopeless
+
+
 async def test_a_sweeper_sends_expired_commands_again_and_outlasts_a_failure(
     engine: AsyncEngine,
 ) -> None:
     one = store(engine)
-    sent: list[CommandPlace] = []
-    failures = [OSError("away")]
-
-    async def republish(command: CommandPlace) -> None:
-        if failures:
-            raise failures.pop()
-        sent.append(command)
-
+    commands = Commands([OSError("away")])
     fatal: list[BaseException] = []
     await claim(one, "r1")
     await expire(engine, "r1")
-    sweeper = Sweeper(one, republish, every_seconds=0.02, on_fatal=fatal.append)
+    sweeper = Sweeper(one, commands, every_seconds=0.02, on_fatal=fatal.append)
     await sweeper.start()
 
     async def failed_once() -> bool:
-        return not failures
+        return not commands.failures
 
     await until(failed_once)
     await expire(engine, "r1")
 
     async def told() -> bool:
-        return sent == [place("r1")]
+        return commands.sent == [Expired(place("r1"), resent=0)]
 
     await until(told)
     await sweeper.stop()
     assert fatal == []
+
+
+async def test_a_sweeper_closes_what_nobody_can_run(engine: AsyncEngine) -> None:
+    one = store(engine)
+    commands = Commands([], hopeless=["r1"])
+    await claim(one, "r1", "r2")
+    await expire(engine, "r1", "r2")
+    sweeper = Sweeper(one, commands, every_seconds=0.02, on_fatal=lambda _: None)
+    await sweeper.start()
+
+    async def closed() -> bool:
+        return await states(engine) == {"r1": ("finished", 1), "r2": ("abandoned", 1)}
+
+    await until(closed)
+    await sweeper.stop()
+    assert len(commands.sent) == 2
+
+
+async def test_a_keeper_that_stops_hands_over_what_it_holds(engine: AsyncEngine) -> None:
+    for orderly, tries in ((True, 1), (False, 2)):
+        told: list[CommandPlace] = []
+
+        async def released(places: Sequence[CommandPlace], told: Any = told) -> None:
+            told.extend(places)
+
+        name = f"r{tries}"
+        keeper = LeaseKeeper(store(engine), seconds=60, on_fatal=lambda _: None)
+        keeper.on_released = released
+        keeper.orderly = partial(bool, orderly)
+        await keeper.start()
+        await keeper.claim([place(name)])
+        await keeper.stop()
+        assert told == [place(name)]
+        [taken] = (await store(engine, "b").claim([place(name)])).values()
+        assert (taken.attempt, taken.tries) == (2, tries)
+
+
+async def test_a_keeper_that_can_not_hand_over_leaves_leases_to_expire(
+    engine: AsyncEngine,
+) -> None:
+    keeper = LeaseKeeper(store(engine), seconds=60, on_fatal=lambda _: None)
+    await keeper.start()
+    await keeper.claim([place("r1")])
+    keeper.drop_all()
+    await keeper.stop()
+    assert await states(engine) == {"r1": ("running", 1)}
