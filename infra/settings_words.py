@@ -71,6 +71,12 @@ INTAKE: Words = {
     "Unset: the first that no other replica reads.",
     "max_body_bytes": "Largest request body; above it 413.",
     "max_open_requests": "Most requests that wait for an answer at once; above it 429.",
+    "max_bodies_bytes": "Most bytes of request bodies in memory that are not on Kafka yet, "
+    "WebSockets included; above it 429. Plan about five times as much memory.",
+    "fair_share_from": "From this part of open requests, bodies and WebSockets on a key has no "
+    "more than its share of them; above it 429.",
+    "max_buffered_bytes": "Most bytes of events that wait in memory for all clients together; "
+    "above it those that are furthest behind are cut off.",
     "max_stream_buffer_bytes": "What may wait for a slow reader of a stream. "
     "Above it the stream is cut; the reader can resume.",
     "response_timeout_seconds": "How long a JSON request waits; above it 504, "

@@ -1,4 +1,4 @@
-"""Uvicorn's protocols as the services use them: a client that takes nothing is cut off in time."""
+"""Uvicorn's protocols as the services use them: a client that stands still is cut off in time."""
 
 from __future__ import annotations
 
@@ -34,12 +34,32 @@ class Stall:
 
 
 def http_protocol(*, stall_seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's HTTP protocol with a bound on clients that stop reading."""
+    """Return uvicorn's HTTP protocol with a bound on clients that stop reading, or sending."""
 
     class Http(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._stall = Stall(stall_seconds)
+            self._body: asyncio.TimerHandle | None = None
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._body is not None:
+                self._body.cancel()
+                self._body = None
+            # Most bodies come with their heads, and cost no timer.
+            if self.cycle is not None and self.cycle.more_body:
+                self._await_body()
+
+        def _await_body(self) -> None:
+            self._body = asyncio.get_running_loop().call_later(stall_seconds, self._body_stalled)
+
+        def _body_stalled(self) -> None:
+            if self.flow.read_paused:
+                # It is we who do not read on.
+                self._await_body()
+            else:
+                self.transport.abort()
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -51,6 +71,8 @@ def http_protocol(*, stall_seconds: float) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stall.end()
+            if self._body is not None:
+                self._body.cancel()
             super().connection_lost(exc)
 
     return Http

@@ -32,7 +32,7 @@ def served() -> set[str]:
     routes: list[BaseRoute] = [
         *openapi_routes(),
         *Routes(NOTHING, NOTHING, NOTHING, NOTHING).routes(),
-        *OperationRoutes(NOTHING, NOTHING, max_body_bytes=1).routes(),
+        *OperationRoutes(NOTHING, NOTHING, max_body_bytes=1, seats=NOTHING).routes(),
         *ConversationRoutes(NOTHING, NOTHING, NOTHING, max_body_bytes=1).routes(),
         *KeyRoutes(NOTHING, NOTHING, max_grace_seconds=0).routes(),
         *Api(NOTHING, token="").routes(),

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from contracts.packs import Flag
 from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey, ApiKeys
+from services.intake.admission.seats import Body, SeatBounds, Seats
 from services.intake.errors import ApiError
 from services.intake.service import Responses
 from services.intake.streaming.followers import SlowReaderError
@@ -36,11 +37,16 @@ class ClientGoneError(Exception):
     """The client hung up while its body was read."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """Return the request's body; raises `ApiError` (413) above `limit` bytes."""
+async def read_body(
+    scope: Scope, receive: Receive, *, limit: int, seat: Body | None = None
+) -> bytes:
+    """Return the request's body; raises `ApiError`: 413 above `limit` bytes, 429 without room."""
     length = header(scope, b"content-length")
-    if length.isdigit() and int(length) > limit:
-        raise too_large(limit)
+    if length.isdigit():
+        if int(length) > limit:
+            raise too_large(limit)
+        if seat is not None:
+            seat.expect(int(length))
     parts: list[bytes] = []
     size = 0
     while True:
@@ -51,6 +57,9 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise too_large(limit)
+        if seat is not None:
+            # What has come is what is held: who announces much and sends nothing takes no room.
+            seat.grow(len(part))
         parts.append(part)
         if not message.get("more_body"):
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -89,8 +98,10 @@ class CreateEndpoint:
         *,
         max_body_bytes: int,
         keyed: KeyedRequests | None = None,
+        seats: Seats | None = None,
     ) -> None:
         self._responses = responses
+        self._seats = seats or Seats(SeatBounds(most=responses.bounds.max_open))
         self._keyed = keyed
         self._keys = keys
         self._max_body_bytes = max_body_bytes
@@ -114,15 +125,17 @@ class CreateEndpoint:
         began = time.monotonic()
         request_id = new_id("req").encode()
         kind = "json"
-        key = None
+        key = seat = None
         try:
             key = self._keys.authenticate(header(scope, b"authorization").decode("latin-1"))
-            body = await read_body(scope, receive, limit=self._max_body_bytes)
+            seat = self._seats.take(key.key_id)
+            body = await read_body(scope, receive, limit=self._max_body_bytes, seat=seat)
             name = header(scope, b"idempotency-key")
             if name and self._keyed is not None:
                 accepted = await self._keyed.accept(name, body, key)
             else:
                 accepted = await self._responses.accept(body, key)
+            seat.drop()
             if isinstance(accepted, Response):
                 kind, status = "replay", accepted.status_code
                 accepted.headers["x-request-id"] = request_id.decode()
@@ -130,17 +143,24 @@ class CreateEndpoint:
                     accepted.raw_headers += await self._responses.limit_headers(key)
                 await accepted(scope, receive, send)
             else:
+                # What an answer is waited for without need not wait with it.
+                body = body if accepted.background else b""
                 try:
                     kind, status = await self._answer(accepted, body, request_id, receive, send)
                 finally:
                     accepted.close()
         except ApiError as error:
             status = error.status
-            if key is not None and key.limits is not None and not error.headers:
+            # Who is refused for want of room asks nobody else for anything.
+            roomless = seat is None or error.status == HTTPStatus.TOO_MANY_REQUESTS
+            if not roomless and key is not None and key.limits is not None and not error.headers:
                 error.headers = await self._responses.limit_headers(key)
             await _send_error(send, error, request_id)
         except ClientGoneError:
             status = 499
+        finally:
+            if seat is not None:
+                seat.leave()
         self._counts[kind, status] += 1
         self._duration.record(time.monotonic() - began, {"kind": kind})
 

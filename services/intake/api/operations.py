@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from services.intake.accepted import Answer
 from services.intake.admission.keys import ApiKey, ApiKeys
+from services.intake.admission.seats import Seats
 from services.intake.api.create import read_body
 from services.intake.operations.service import Operations
 
@@ -17,7 +18,10 @@ from services.intake.operations.service import Operations
 class OperationRoutes:
     """The handlers of operations."""
 
-    def __init__(self, operations: Operations, keys: ApiKeys, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, operations: Operations, keys: ApiKeys, *, max_body_bytes: int, seats: Seats
+    ) -> None:
+        self._seats = seats
         self._operations = operations
         self._keys = keys
         self._max_body_bytes = max_body_bytes
@@ -41,8 +45,14 @@ class OperationRoutes:
         self, request: Request, operation: Callable[[bytes, ApiKey], Awaitable[Answer]]
     ) -> Response:
         key = self._keys.authenticate(request.headers.get("authorization", ""))
-        body = await read_body(request.scope, request.receive, limit=self._max_body_bytes)
-        answer = await operation(body, key)
+        seat = self._seats.take(key.key_id)
+        try:
+            body = await read_body(
+                request.scope, request.receive, limit=self._max_body_bytes, seat=seat
+            )
+            answer = await operation(body, key)
+        finally:
+            seat.leave()
         response = Response(answer.body, answer.status, media_type="application/json")
         response.raw_headers.extend(answer.headers)
         return response

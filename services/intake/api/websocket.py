@@ -10,6 +10,7 @@ import orjson
 from opentelemetry import metrics
 
 from services.intake.admission.keys import ApiKey, ApiKeys
+from services.intake.admission.seats import Body, SeatBounds, Seats
 from services.intake.api.create import Receive, Scope, Send, header
 from services.intake.api.refusals import refusal_of
 from services.intake.errors import ApiError, invalid, unavailable
@@ -36,21 +37,30 @@ _FAREWELL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SocketBounds:
-    """How many connections there may be, and how long and how much each."""
+    """How many connections there may be, and how long and how much each.
+
+    From `fair_from` (0 to 1) of all connections on a key has its share of them only.
+    """
 
     max_connections: int
     max_seconds: float
     max_message_bytes: int
+    fair_from: float = 0.8
 
 
 class WebSocketEndpoint:
     """Takes connections and gives each a session of its own."""
 
-    def __init__(self, sessions: Sessions, keys: ApiKeys, bounds: SocketBounds) -> None:
+    def __init__(
+        self, sessions: Sessions, keys: ApiKeys, bounds: SocketBounds, seats: Seats | None = None
+    ) -> None:
         self.sessions = sessions
         self.keys = keys
         self.bounds = bounds
-        self._open = 0
+        self.seats = seats or Seats(SeatBounds(most=bounds.max_connections * MOST_RUNNING + 1))
+        self._connections = Seats(
+            SeatBounds(bounds.max_connections, fair_from=bounds.fair_from), kind="websockets"
+        )
         meter = metrics.get_meter("antiphon")
         self._sockets = meter.create_up_down_counter(
             "antiphon.intake.websockets", description="WebSockets that are open"
@@ -64,18 +74,20 @@ class WebSocketEndpoint:
         await receive()
         try:
             authorization = header(scope, b"authorization").decode("latin-1")
-            self.keys.authenticate(authorization)
-            if self._open >= self.bounds.max_connections:
+            key_id = self.keys.authenticate(authorization).key_id
+            if self._connections.open >= self.bounds.max_connections:
                 raise unavailable("Too many WebSockets are open on this server.")
+            place = self._connections.take(key_id)
         except ApiError as error:
             await refuse_handshake(send, error)
             return
-        self._open += 1
         self._sockets.add(1)
+        waiting = self.seats.body(key_id)
         try:
-            await _Connection(self, authorization, receive, send).run()
+            await _Connection(self, authorization, waiting, receive, send).run()
         finally:
-            self._open -= 1
+            waiting.drop()
+            place.leave()
             self._sockets.add(-1)
 
     def counted(self, status: int) -> None:
@@ -117,6 +129,7 @@ class _Connection:
 
     endpoint: WebSocketEndpoint
     authorization: str
+    waiting: Body
     receive: Receive
     send: Send
     session: str = field(default_factory=lambda: new_id("sess"))
@@ -179,7 +192,12 @@ class _Connection:
             stream_id = lane_of(event)
             if self._ending is not None:
                 raise self._ending.refusal
-            lane = self._lanes.put(read_create(event, size_bytes=len(text)))
+            self.waiting.grow(len(text))
+            try:
+                lane = self._lanes.put(read_create(event, size_bytes=len(text)))
+            except ApiError:
+                self.waiting.shrink(len(text))
+                raise
         except ApiError as error:
             await self._refuse(error, stream_id)
             return
@@ -204,10 +222,12 @@ class _Connection:
 
     async def _answer(self, lane: Lane, create: Create) -> None:
         status = 200
+        seat = None
         try:
             if self._ending is not None:
                 raise self._ending.refusal
             key = self._key()
+            seat = self.endpoint.seats.take(key.key_id)
             turn = self.endpoint.sessions.turn(self.session, lane, create, key)
             async with aclosing(turn) as parts:
                 async for texts in parts:
@@ -225,6 +245,11 @@ class _Connection:
             refusal = refusal_of(error)
             status = refusal.status
             await self._refuse(refusal, create.stream_id)
+        finally:
+            # The order is kept as long as its response may need it for the next one.
+            self.waiting.shrink(create.size_bytes)
+            if seat is not None:
+                seat.leave()
         self.endpoint.counted(status)
 
     def _key(self) -> ApiKey:

@@ -36,10 +36,29 @@ class _Fence:
         return True
 
 
+class Buffers:
+    """What all followers of a process hold; above `limit_bytes` those go that hold the most."""
+
+    __slots__ = ("_limit_bytes", "bytes", "readers")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.bytes = 0
+        self.readers = 0
+
+    def crowded_by(self, held: int) -> bool:
+        """Whether there is too much, and a follower that would hold so much has more than most."""
+        return self.bytes > self._limit_bytes and held * self.readers > self._limit_bytes
+
+
+_UNBOUNDED = 1 << 62
+
+
 class Follower:
     """One reader of one response. `next` gives entries in order; the buffer is bounded in bytes."""
 
     def __init__(self, response_id: str, *, limit_bytes: int) -> None:
+        self.buffers = Buffers(_UNBOUNDED)
         self.response_id = response_id.encode()
         self._limit_bytes = limit_bytes
         self._entries: deque[Entry] = deque()
@@ -54,15 +73,22 @@ class Follower:
         if self._overflowed or not self._fence.admits(entry):
             return
         size = len(entry.payload)
-        if self._entries and self._bytes + size > self._limit_bytes:
+        held = self._bytes + size
+        if self._entries and (held > self._limit_bytes or self.buffers.crowded_by(held)):
             self._overflowed = True
             # The reader may stay stuck for long: nothing is held for it meanwhile.
-            self._entries.clear()
-            self._bytes = 0
+            self.drop()
         else:
             self._entries.append(entry)
-            self._bytes += size
+            self._bytes = held
+            self.buffers.bytes += size
         self._wake()
+
+    def drop(self) -> None:
+        """Let go of what nobody took."""
+        self._entries.clear()
+        self.buffers.bytes -= self._bytes
+        self._bytes = 0
 
     def beat(self) -> None:
         """Queue a heartbeat when nothing else is there to keep the connection alive."""
@@ -90,16 +116,23 @@ class Follower:
         if self._overflowed:
             raise SlowReaderError
         entries = list(self._entries)
-        self._entries.clear()
-        self._bytes = 0
+        self.drop()
         return entries
 
 
 class Hub:
     """Splits the packs of one partition and hands each entry to the followers of its response."""
 
-    def __init__(self, bootstrap: str, *, partition: int, dead_letters: DeadLetters) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        partition: int,
+        dead_letters: DeadLetters,
+        buffers: Buffers | None = None,
+    ) -> None:
         self.partition = partition
+        self._buffers = buffers or Buffers(_UNBOUNDED)
         self._followers: dict[bytes, list[Follower]] = {}
         self._tail = Tail(
             bootstrap,
@@ -133,6 +166,8 @@ class Hub:
 
     def add(self, follower: Follower) -> None:
         """Hand the follower every entry of its response from now on."""
+        follower.buffers = self._buffers
+        self._buffers.readers += 1
         self._followers.setdefault(follower.response_id, []).append(follower)
 
     def remove(self, follower: Follower) -> None:
@@ -142,6 +177,10 @@ class Hub:
             return
         if follower in others:
             others.remove(follower)
+            self._buffers.readers -= 1
+            follower.drop()
+            # What a reader that is late still gets is its own.
+            follower.buffers = Buffers(_UNBOUNDED)
         if not others:
             del self._followers[follower.response_id]
 
@@ -173,11 +212,13 @@ class Hubs:
         own_partition: int,
         dead_letters: DeadLetters,
         heartbeat_seconds: float,
+        buffered_bytes: int = _UNBOUNDED,
     ) -> None:
         self._bootstrap = bootstrap
+        self._buffers = Buffers(buffered_bytes)
         self._dead_letters = dead_letters
         self._heartbeat_seconds = heartbeat_seconds
-        self.own = Hub(bootstrap, partition=own_partition, dead_letters=dead_letters)
+        self.own = self._hub(own_partition)
         self._others: dict[int, Hub] = {}
         self._lock = asyncio.Lock()
         self._beats: asyncio.Task[None] | None = None
@@ -194,6 +235,14 @@ class Hubs:
         for hub in (self.own, *self._others.values()):
             await hub.stop()
 
+    def _hub(self, partition: int) -> Hub:
+        return Hub(
+            self._bootstrap,
+            partition=partition,
+            dead_letters=self._dead_letters,
+            buffers=self._buffers,
+        )
+
     async def of(self, partition: int) -> Hub:
         """Return the hub of a partition, following it from now on if nobody has."""
         if partition == self.own.partition:
@@ -201,7 +250,7 @@ class Hubs:
         async with self._lock:
             hub = self._others.get(partition)
             if hub is None:
-                hub = Hub(self._bootstrap, partition=partition, dead_letters=self._dead_letters)
+                hub = self._hub(partition)
                 await hub.start()
                 self._others[partition] = hub
             return hub

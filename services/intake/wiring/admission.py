@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from services.intake.admission.keys import ApiKeys
 from services.intake.admission.limiter import Patience, RateLimiter
 from services.intake.admission.limits_store import LimitSweeper, SharedLimits
+from services.intake.admission.seats import SeatBounds, Seats
 from services.intake.admission.settling import Settler
 from services.intake.wiring.shared import Shared
 from services.kit.database import create_engine
@@ -18,6 +19,7 @@ class Admission:
     """`key_tail`, `limiter` and `sweeper` are parts that start and stop."""
 
     keys: ApiKeys
+    seats: Seats
     key_tail: Tail
     limiter: RateLimiter
     settler: Settler
@@ -25,7 +27,7 @@ class Admission:
 
 
 def wire_admission(shared: Shared) -> Admission:
-    """Wire the keys, which are in memory, and their limits, which are in the database."""
+    """Wire the keys and seats, which are in memory, and the limits, which are in the database."""
     settings = shared.settings
     keys = ApiKeys(
         shared.producer,
@@ -43,6 +45,13 @@ def wire_admission(shared: Shared) -> Admission:
     )
     return Admission(
         keys=keys,
+        seats=Seats(
+            SeatBounds(
+                most=settings.max_open_requests,
+                body_bytes=settings.max_bodies_bytes,
+                fair_from=settings.fair_share_from,
+            )
+        ),
         key_tail=keys.tail(settings.kafka_bootstrap, dead_letters=shared.dead_letters),
         limiter=RateLimiter(limits, shared.clock, patience),
         settler=Settler(keys.limits_of, limits),

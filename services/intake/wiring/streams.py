@@ -31,6 +31,7 @@ async def wire_streams(shared: Shared) -> Streams:
         own_partition=await seat.take() if seat else settings.preferred_partition(),
         dead_letters=shared.dead_letters,
         heartbeat_seconds=settings.heartbeat_seconds,
+        buffered_bytes=settings.max_buffered_bytes,
     )
     resumer = Resumer(
         hubs,

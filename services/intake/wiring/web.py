@@ -44,11 +44,13 @@ def wire_app(shared: Shared, inside: Inside, health: Health) -> IntakeApp:
     """Wire the application: creating a response and the WebSocket apart, the rest by route."""
     settings = shared.settings
     keys, use_cases = inside.admission.keys, inside.use_cases
+    seats = inside.admission.seats
     create = CreateEndpoint(
         use_cases.responses,
         keys,
         max_body_bytes=settings.max_body_bytes,
         keyed=KeyedCreate(use_cases.idempotency, use_cases.kept, most=settings.max_open_requests),
+        seats=seats,
     )
     contexts = Contexts(max_bytes=settings.websocket_context_bytes)
     sockets = WebSocketEndpoint(
@@ -58,7 +60,9 @@ def wire_app(shared: Shared, inside: Inside, health: Health) -> IntakeApp:
             max_connections=settings.max_websockets,
             max_seconds=settings.websocket_seconds,
             max_message_bytes=settings.max_body_bytes,
+            fair_from=settings.fair_share_from,
         ),
+        seats,
     )
     routes = [
         *health_routes(health),
@@ -88,7 +92,12 @@ def wire_server(settings: IntakeSettings, app: IntakeApp) -> HttpServer:
 def _own_routes(shared: Shared, inside: Inside) -> list[BaseRoute]:
     settings = shared.settings
     keys, history, use_cases = inside.admission.keys, inside.history, inside.use_cases
-    operations = OperationRoutes(use_cases.operations, keys, max_body_bytes=settings.max_body_bytes)
+    operations = OperationRoutes(
+        use_cases.operations,
+        keys,
+        max_body_bytes=settings.max_body_bytes,
+        seats=inside.admission.seats,
+    )
     models = ModelList(shared.providers, shared.clients, shared.clock)
     responses = Routes(use_cases.kept, inside.streams.resumer, keys, models)
     conversations = ConversationRoutes(

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute
 from contracts.packs import Entry, Flag, encode_pack
 from contracts.providers import ProviderConfig, Providers
 from services.intake.admission.keys import ApiKeys
+from services.intake.admission.seats import SeatBounds, Seats
 from services.intake.api.app import IntakeApp
 from services.intake.api.create import CreateEndpoint
 from services.intake.conversations.turns import TurnTaker
@@ -134,6 +135,7 @@ class Intake:
         routes: list[BaseRoute] | None = None,
         max_body_bytes: int = 10_000,
         max_open: int = 10,
+        max_bodies_bytes: int = 1_000_000,
         accept_seconds: float = 5.0,
         response_seconds: float = 5.0,
     ) -> None:
@@ -159,7 +161,10 @@ class Intake:
                 stream_buffer_bytes=1_000,
             ),
         )
-        create = CreateEndpoint(self.responses, self.keys, max_body_bytes=max_body_bytes)
+        self.seats = Seats(SeatBounds(max_open, body_bytes=max_bodies_bytes))
+        create = CreateEndpoint(
+            self.responses, self.keys, max_body_bytes=max_body_bytes, seats=self.seats
+        )
         self.app = IntakeApp(create, routes or [])
 
     def publish(self, *entries: Entry) -> None:
