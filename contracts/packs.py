@@ -11,28 +11,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import IntFlag
+from typing import Final
 
 MAGIC = b"AP1\n"
 _HEAD = struct.Struct(">BIIHBI")
 HEAD_BYTES = _HEAD.size
 
 
-class Flag(IntFlag):
-    """What an entry's payload is."""
+class Flag:
+    """What an entry's payload is; plain integers: an `IntFlag` costs each event a microsecond."""
 
-    NONE = 0
-    LAST = 1
+    NONE: Final = 0
+    LAST: Final = 1
     """Nothing follows for this response."""
-    JSON = 2
+    JSON: Final = 2
     """A JSON body, not SSE events; the entry's status is its HTTP status."""
-    CLAIM = 4
+    CLAIM: Final = 4
     """The payload is the key of a blob that holds the real payload."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """Bytes of one response.
+    """Bytes of one response; nobody changes one, but to be frozen would cost each event as much
+    again as being made.
 
     `attempt` fences: readers drop entries of an older attempt. `index` counts the entries of one
     attempt from 0: readers drop what they have seen, and notice a gap.

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 
 _HEX_LENGTH = 32
+_RANDOM_HEX = 20
+_AT_ONCE = 256
+# Asking the kernel for each id would cost more than the id. Taking one is atomic, so that threads
+# never share any; a process that forks must not make ids in both halves.
+_randomness: deque[str] = deque()
+
+
+def _random_hex() -> str:
+    """Return 20 fresh random hex digits."""
+    while True:
+        try:
+            return _randomness.popleft()
+        except IndexError:
+            digits = os.urandom(_AT_ONCE * _RANDOM_HEX // 2).hex()
+            _randomness.extend(
+                digits[at : at + _RANDOM_HEX] for at in range(0, len(digits), _RANDOM_HEX)
+            )
 
 
 def uuid7_hex() -> str:
     """Return a new UUIDv7 as 32 hex digits; its first 12 are milliseconds since the epoch."""
-    random = int.from_bytes(os.urandom(10), "big")
+    random = _random_hex()
+    variant = "89ab"[int(random[3], 16) & 0b11]
     milliseconds = time.time_ns() // 1_000_000
-    value = (
-        (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-        | 0x7 << 76
-        | (random >> 68 & 0xFFF) << 64
-        | 0b10 << 62
-        | random & 0x3FFF_FFFF_FFFF_FFFF
-    )
-    return f"{value:032x}"
+    return f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}7{random[:3]}{variant}{random[4:19]}"
 
 
 def new_id(prefix: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.kit.joined_writes import JoinedWrites
 
 
 class Stall:
@@ -33,46 +35,59 @@ class Stall:
             self._timer = None
 
 
-def http_protocol(*, stall_seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's HTTP protocol with a bound on clients that stop reading, or sending."""
+class Http(HttpToolsProtocol):
+    """Uvicorn's HTTP protocol with a bound on clients that stop reading, or sending."""
 
-    class Http(HttpToolsProtocol):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._stall = Stall(stall_seconds)
-            self._body: asyncio.TimerHandle | None = None
+    stall_seconds = 60.0
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._body is not None:
-                self._body.cancel()
-                self._body = None
-            # Most bodies come with their heads, and cost no timer.
-            if self.cycle is not None and self.cycle.more_body:
-                self._await_body()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stall = Stall(self.stall_seconds)
+        self._body: asyncio.TimerHandle | None = None
 
-        def _await_body(self) -> None:
-            self._body = asyncio.get_running_loop().call_later(stall_seconds, self._body_stalled)
+    def connection_made(self, transport: Any) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport)))
 
-        def _body_stalled(self) -> None:
-            if self.flow.read_paused:
-                # It is we who do not read on.
-                self._await_body()
-            else:
-                self.transport.abort()
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        super().data_received(data)
+        if self._body is not None:
+            self._body.cancel()
+            self._body = None
+        # Most bodies come with their heads, and cost no timer.
+        if self.cycle is not None and self.cycle.more_body:
+            self._await_body()
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stall.begin(self.transport)
+    def _await_body(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._body = loop.call_later(self.stall_seconds, self._body_stalled)
 
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._stall.end()
+    def _body_stalled(self) -> None:
+        if self.flow.read_paused:
+            # It is we who do not read on.
+            self._await_body()
+        else:
+            self.transport.abort()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stall.end()
-            if self._body is not None:
-                self._body.cancel()
-            super().connection_lost(exc)
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().pause_writing()
+        self._stall.begin(self.transport)
 
-    return Http
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().resume_writing()
+        self._stall.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._stall.end()
+        if self._body is not None:
+            self._body.cancel()
+        super().connection_lost(exc)
+
+
+def http_protocol(*, stall_seconds: float) -> type[Http]:
+    """Return the protocol with that bound."""
+    return type("Http", (Http,), {"stall_seconds": stall_seconds})

@@ -54,6 +54,9 @@ class OutStream:
     def take(self) -> list[Entry]:
         """Return what was written as entries, plain neighbours joined, and forget it."""
         parts, self._parts = self._parts, []
+        if len(parts) == 1:
+            flags, status, payload = parts[0]
+            return [self._entry(payload, flags, status)]
         entries: list[Entry] = []
         joined: list[bytes] = []
         size = 0

@@ -10,7 +10,6 @@ from services.worker.errors import UpstreamError
 
 END = b"\n\n"
 _BOM = b"\xef\xbb\xbf"
-_SPECIAL = (b'"response"', b'"error"', b"[DONE]")
 
 
 class EventSplitter:
@@ -54,7 +53,7 @@ def has_special(block: bytes) -> bool:
 
     The marks are keys and values of such events; inside a JSON string their quotes are escaped.
     """
-    return any(mark in block for mark in _SPECIAL)
+    return b'"response"' in block or b'"error"' in block or b"[DONE]" in block
 
 
 def is_whole(block: bytes) -> bool:

@@ -111,10 +111,10 @@ def test_packs_have_examples_of_every_flag() -> None:
         flag
         for path in PACKS
         for entry in decode_pack(bytes.fromhex(path.read_text("ascii")))
-        for flag in Flag
-        if flag in Flag(entry.flags)
+        for flag in (Flag.LAST, Flag.JSON, Flag.CLAIM)
+        if entry.flags & flag
     }
-    assert flags == set(Flag) - {Flag.NONE}
+    assert flags == {Flag.LAST, Flag.JSON, Flag.CLAIM}
 
 
 def test_examples_show_every_value_of_the_closed_lists() -> None:
@@ -163,7 +163,7 @@ def test_an_envelope_of_a_contract_names_its_type() -> None:
 def _entry(fields: dict[str, Any]) -> Entry:
     flags = 0
     for name in fields.pop("flags"):
-        flags |= Flag[name]
+        flags |= getattr(Flag, name)
     return Entry(
         **{
             **fields,
