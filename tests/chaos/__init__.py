@@ -1,0 +1,1 @@
+"""Faults under load, and the books afterwards: `python -m tests.chaos`."""
