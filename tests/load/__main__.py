@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,14 +12,12 @@ from pathlib import Path
 from infra.cli.output import Progress, out
 from infra.local.errors import StackError
 from infra.local.foreground import run_stack
-from infra.local.ports import Ports
-from infra.local.settings import CHECKOUT, LocalSettings
+from infra.local.settings import CHECKOUT
 from infra.local.stack import Stack
-from infra.local.state import running
 from tests.load.bench import Bench, Choice
-from tests.load.figures import Figures, bars
+from tests.load.figures import PEERS, Figures, bars
 from tests.load.report import page_with, render
-from tests.load.upstream import HOST
+from tests.load.stacks import own_stack
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 KINDS = ("json", "stream", "paced", "users")
@@ -33,6 +30,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=env("SECONDS", "8"), help="of each load")
     parser.add_argument("--warmup", type=float, default=env("WARMUP", "3"), help="before it, in s")
     parser.add_argument("--only", default=env("ONLY", ",".join(KINDS)), help=",".join(KINDS))
+    parser.add_argument(
+        "--peers", default=env("PEERS", ",".join(PEERS)), help=f"some of {','.join(PEERS)}, or none"
+    )
     parser.add_argument("--json", type=Path, default=env("JSON"), help="file for all figures")
     parser.add_argument("--nice", type=int, default=env("NICE", "0"), help="-20 needs root")
     parser.add_argument(
@@ -45,36 +45,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     options.only = options.only.split(",")
     if not set(options.only) <= set(KINDS):
         parser.error(f"ONLY is some of {','.join(KINDS)}")
+    options.peers = [] if options.peers == "none" else options.peers.split(",")
+    if not set(options.peers) <= set(PEERS):
+        parser.error(f"PEERS is some of {','.join(PEERS)}, or none")
     if not (0 < options.seconds <= MOST_SECONDS and 0 <= options.warmup <= MOST_SECONDS):
         parser.error(f"SECONDS and WARMUP are at most {MOST_SECONDS:.0f}")
     return options
-
-
-def _settings() -> tuple[LocalSettings, int]:
-    """Give a stack next to the usual one, with embedded servers, and its only upstream's port."""
-    usual = LocalSettings.load()
-    home = usual.home / "bench"
-    if running(home):
-        raise StackError(f"A bench is already running in {home}", fix="Wait for its end")
-    shutil.rmtree(home, ignore_errors=True)
-    # Claimed where the stack claims its own, so that no part is given one of these.
-    ports = Ports(home)
-    upstream_port = ports.claim("upstream")
-    os.environ["UPSTREAM_BASE_URL"] = f"http://{HOST}:{upstream_port}/v1"
-    os.environ["UPSTREAM_DIALECT"] = "responses"
-    settings = LocalSettings.load(
-        antiphon_home=home,
-        antiphon_downloads=usual.downloads,
-        antiphon_host=HOST,
-        antiphon_port=ports.claim("intake"),
-        antiphon_providers=None,
-        kafka_bootstrap=None,
-        database_url=None,
-        s3_endpoint=None,
-        intake_replicas=1,
-        worker_replicas=1,
-    )
-    return settings, upstream_port
 
 
 def _publish(figures: Figures, options: argparse.Namespace) -> None:
@@ -90,26 +66,23 @@ def _publish(figures: Figures, options: argparse.Namespace) -> None:
 def main(arguments: list[str]) -> int:
     """Give the exit code: 0 if every answer was right, whatever the bars say."""
     options = _options(arguments)
+    say, found = Progress(), list[Figures]()
     try:
-        settings, port = _settings()
-        choice = Choice(
-            kinds=options.only,
-            seconds=options.seconds,
-            warmup_s=options.warmup,
-            upstream_port=port,
-            nice=options.nice,
-        )
-        say, found = Progress(), list[Figures]()
+        with own_stack("bench") as (settings, port):
+            choice = Choice(
+                kinds=options.only,
+                seconds=options.seconds,
+                warmup_s=options.warmup,
+                upstream_port=port,
+                peers=options.peers,
+                nice=options.nice,
+            )
 
-        async def body(stack: Stack) -> int:
-            found.append(await Bench(choice, say).measure(stack))
-            return 0
+            async def body(stack: Stack) -> int:
+                found.append(await Bench(choice, say).measure(stack))
+                return 0
 
-        try:
             run_stack(settings, say, body)
-        finally:
-            # The logs stay until the next run.
-            shutil.rmtree(settings.home / "data", ignore_errors=True)
     except (StackError, PermissionError) as error:
         out.print(f"bench: {error}", markup=False)
         return 1

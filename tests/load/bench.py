@@ -8,17 +8,14 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Collection, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from http import HTTPStatus
+from collections.abc import Collection
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from infra.local.downloads import Report
 from infra.local.errors import StackError
-from infra.local.part import Command
-from infra.local.probes import http_status
 from infra.local.process import serving
 from infra.local.settings import CHECKOUT
 from infra.local.stack import Stack
@@ -31,8 +28,10 @@ from tests.load.figures import (
     Run,
     Scenario,
 )
+from tests.load.gateways import Gateway, Peers, peer_version
 from tests.load.generator import Load
-from tests.load.machine import bind, describe, read_usage, split_cores
+from tests.load.machine import Cores, bind, describe, read_usage, split_cores
+from tests.load.stacks import UpstreamPart
 from tests.load.upstream import HOST
 
 SETTLED_CORES = 0.25
@@ -41,43 +40,9 @@ START_S = 60.0
 DRAIN_S = 30.0
 
 
-class UpstreamPart:
-    """The upstream as a process."""
-
-    name = "upstream"
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.home = home
-        self.port: int | None = port
-
-    def environment(self) -> dict[str, str]:
-        return {}
-
-    async def prepare(self, _report: Report) -> Command:
-        program = (sys.executable, "-m", "tests.load.upstream")
-        return Command(argv=(*program, "--port", str(self.port)), cwd=CHECKOUT)
-
-    async def is_ready(self) -> bool:
-        return await http_status(self.port, "/healthz") == HTTPStatus.OK
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """What stands before the upstream; its `core_parts` have a core to themselves.
-
-    Another gateway, started elsewhere, is one more of these in the list.
-    """
-
-    name: str
-    base_url: str
-    api_key: str
-    pids: Mapping[str, int] = field(default_factory=dict)
-    core_parts: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Which kinds of load, how long each after which warm-up, and the upstream's port.
+    """Which kinds of load, how long each after which warm-up, the upstream's port, the peers.
 
     `nice` is the priority of everything while it is measured; below 0 only root may have it.
     """
@@ -86,6 +51,7 @@ class Choice:
     seconds: float
     warmup_s: float
     upstream_port: int
+    peers: Collection[str] = ()
     nice: int = 0
 
 
@@ -95,34 +61,67 @@ class Bench:
     def __init__(self, choice: Choice, say: Report) -> None:
         self._choice = choice
         self._say = say
+        self._all: dict[str, int] = {}
 
     async def measure(self, stack: Stack) -> Figures:
         """Give the figures; wrong answers and restarted parts are among their problems."""
         pids = {part.name: part.pid for part in stack.status.parts if part.pid is not None}
         own_url = f"{stack.settings.url}/v1"
         own = Gateway(ANTIPHON, own_url, stack.admin_key, pids, GATEWAY_PARTS)
-        port = self._choice.upstream_port
-        gateways = [Gateway(UPSTREAM, f"http://{HOST}:{port}/v1", "unused"), own]
-        figures = Figures(machine=describe(), pinning=_pin(gateways, self._choice.nice))
-        async with serving(UpstreamPart(stack.settings.home, port)):
-            await _settle(own)
-            figures.idle_rss_mb = read_usage(pids).rss_mb
-            # Compilers and caches of the servers get warm before anything counts but errors.
-            warm = await self._run(SCENARIOS[0], own)
+        port, home = self._choice.upstream_port, stack.settings.home
+        cores = split_cores(os.sched_getaffinity(0))
+        figures = Figures(machine=describe(), pinning=_pin(own, cores, self._choice.nice))
+        async with serving(UpstreamPart(home, port)), AsyncExitStack() as stay:
+            gateways = [Gateway(UPSTREAM, f"http://{HOST}:{port}/v1", "unused"), own]
+            gateways += await self._peers(stay, home, cores, figures)
+            self._all = {name: pid for gateway in gateways for name, pid in gateway.pids.items()}
+            await self._settle()
+            figures.idle_rss_mb = read_usage(self._all).rss_mb
+            # Compilers and caches get warm before anything counts but errors.
+            warm = [await self._run(SCENARIOS[0], gateway) for gateway in gateways[1:]]
             for scenario in SCENARIOS:
                 if scenario.kind in self._choice.kinds:
-                    for gateway in gateways:
-                        await _settle(own)
+                    # What people do is asked of Antiphon alone; its peers have the plain loads.
+                    for gateway in gateways[:2] if scenario.kind == "users" else gateways:
+                        await self._settle()
                         figures.runs.append(await self._run(scenario, gateway))
                         self._say(str(figures.runs[-1]))
         figures.problems = [
             f"{run.scenario.title}, {run.gateway}: errors {run.counted['errors']}"
-            for run in (warm, *figures.runs)
+            for run in (*warm, *figures.runs)
             if run.errors
         ]
         restarted = [part.name for part in stack.status.parts if part.restarts]
         figures.problems += [f"{name} was restarted" for name in restarted]
         return figures
+
+    async def _peers(
+        self, stay: AsyncExitStack, home: Path, cores: Cores | None, figures: Figures
+    ) -> list[Gateway]:
+        """Start the peers that can be had until `stay` ends, and note why others can't."""
+        started = []
+        for name in self._choice.peers:
+            peer = Peers.known[name](name, home, self._choice.upstream_port)
+            here = Peers.running(peer, self._say, cores.gateway if cores else None)
+            try:
+                started.append(await stay.enter_async_context(here))
+                figures.peers[name] = peer_version(name)
+                self._say(f"{name} {figures.peers[name]}: ready")
+            except (StackError, OSError) as error:
+                figures.absent[name] = str(error).splitlines()[0]
+                self._say(f"{name} is not measured: {error}")
+        return started
+
+    async def _settle(self) -> None:
+        """Wait, with a bound, until what the last load left behind is worked off."""
+        before = read_usage(self._all)
+        for _ in range(SETTLE_STEPS):
+            await asyncio.sleep(SETTLE_STEP_S)
+            now = read_usage(self._all)
+            cpu_s, _foreign = now.since(before, SETTLE_STEP_S)
+            if sum(cpu_s.values()) < SETTLED_CORES * SETTLE_STEP_S:
+                return
+            before = now
 
     async def _run(self, scenario: Scenario, gateway: Gateway) -> Run:
         seconds = self._choice.seconds
@@ -172,28 +171,14 @@ async def _line(process: Process) -> dict[str, Any]:
     return dict(json.loads(line))
 
 
-async def _settle(gateway: Gateway) -> None:
-    """Wait, with a bound, until what the last load left behind is worked off."""
-    before = read_usage(gateway.pids)
-    for _ in range(SETTLE_STEPS):
-        await asyncio.sleep(SETTLE_STEP_S)
-        now = read_usage(gateway.pids)
-        cpu_s, _foreign = now.since(before, SETTLE_STEP_S)
-        if sum(cpu_s.values()) < SETTLED_CORES * SETTLE_STEP_S:
-            return
-        before = now
-
-
-def _pin(gateways: list[Gateway], nice: int) -> str:
-    """Bind the gateways to one core and all else to the others; say so in a sentence."""
-    cores = split_cores(os.sched_getaffinity(0))
+def _pin(own: Gateway, cores: Cores | None, nice: int) -> str:
+    """Bind the gateway to one core and all else to the others; say so in a sentence."""
     priority = f", at priority {nice}" if nice else ""
     if cores is None:
         bind(os.getpid(), None, nice=nice)
         return f"One core for everything{priority}."
     # Children that come later inherit what this process has.
     bind(os.getpid(), cores.rest, nice=nice)
-    for gateway in gateways:
-        for part in gateway.core_parts:
-            bind(gateway.pids[part], cores.gateway)
+    for part in own.core_parts:
+        bind(own.pids[part], cores.gateway)
     return f"Intake and worker share one core, all else has {len(cores.rest)}{priority}."

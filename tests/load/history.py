@@ -24,7 +24,7 @@ from services.kit.migrate import migrate
 from tests.load.dataset import DataSet, fill
 from tests.load.machine import describe
 from tests.load.queries import BAR_P95_MS, CONNECTIONS, Queries, Timing, measure
-from tests.load.report import table
+from tests.load.report import page_with_section, table
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 HEADING = "## With many stored responses"
@@ -113,23 +113,12 @@ def render(data: str, timings: list[Timing]) -> str:
     ]
     return "\n\n".join(
         [
-            HEADING,
             METHOD,
             f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {machine}.",
             f"{data}.",
             table(head, rows),
         ]
     )
-
-
-def page_with(page: str, section: str) -> str:
-    """Give the page with this section written anew, before the last chapter if it is not there."""
-    begin = page.find(f"\n{HEADING}\n")
-    if begin < 0:
-        begin = page.index("\n## Figures\n")
-        return f"{page[:begin]}\n{section}\n{page[begin:]}"
-    end = page.index("\n## ", begin + 1)
-    return f"{page[:begin]}\n{section}\n{page[end:]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -139,7 +128,9 @@ def main(arguments: list[str]) -> int:
     section = render(data, timings)
     out.print(f"\n{section}\n", markup=False)
     if chosen["WRITE"]:
-        PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), section), encoding="utf-8")
+        PAGE.write_text(
+            page_with_section(PAGE.read_text(encoding="utf-8"), HEADING, section), encoding="utf-8"
+        )
     return 0
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from tests.load.figures import ANTIPHON, UPSTREAM, Figures, added_ms, bars, ratio
+from tests.load.figures import (
+    ANTIPHON,
+    GATEWAY_PARTS,
+    PEERS,
+    UPSTREAM,
+    Figures,
+    Run,
+    added_ms,
+    bars,
+    ratio,
+)
 
 HEADING = "## Figures"
 BUSY_CORES = 0.25
@@ -59,13 +69,32 @@ def _lag(figures: Figures) -> str:
 
 def _cost(figures: Figures) -> str:
     runs = [run for run in figures.runs if run.gateway == ANTIPHON]
+    peers = [name for name in PEERS if name in figures.idle_rss_mb]
     rows = []
     for part, idle_mb in figures.idle_rss_mb.items():
-        most_mb = max((run.rss_mb[part] for run in runs), default=idle_mb)
-        cells = [f"{run.per_1000(part):.2f}" for run in runs]
-        rows.append([part, *cells, f"{idle_mb:.0f}", f"{most_mb:.0f}"])
+        if part not in peers:
+            cells = [f"{run.per_1000(part):.2f}" for run in runs]
+            rows.append([part, *cells, *_sizes(part, idle_mb, runs)])
+    both = [f"{sum(map(run.per_1000, GATEWAY_PARTS)):.2f}" for run in runs]
+    rows.append([" + ".join(GATEWAY_PARTS), *both, "", ""])
+    for peer in peers:
+        found = [figures.find(run.scenario, peer) for run in runs]
+        cells = [f"{other.per_1000(peer):.2f}" if other else "" for other in found]
+        sizes = _sizes(peer, figures.idle_rss_mb[peer], [run for run in found if run])
+        rows.append([peer, *cells, *sizes])
     titles = [run.scenario.title for run in runs]
     return table(["part", *titles, "idle MB", "loaded MB"], rows)
+
+
+def _sizes(part: str, idle_mb: float, runs: list[Run]) -> list[str]:
+    most_mb = max((run.rss_mb[part] for run in runs), default=idle_mb)
+    return [f"{idle_mb:.0f}", f"{most_mb:.0f}"]
+
+
+def _others(figures: Figures) -> str:
+    words = [f"{name} {version}" for name, version in figures.peers.items()]
+    there = f"Beside it, each as one process on that core: {', '.join(words)}. " if words else ""
+    return there + " ".join(f"Not measured: {name}: {why}." for name, why in figures.absent.items())
 
 
 def render(figures: Figures) -> str:
@@ -79,6 +108,7 @@ def render(figures: Figures) -> str:
     paragraphs = [
         f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {machine}.",
         f"{figures.pinning} {noise}{loud}.",
+        _others(figures).strip(),
         _throughput(figures),
         _lag(figures),
         cost,
@@ -93,3 +123,14 @@ def page_with(page: str, figures: str) -> str:
     """Give the page with its last chapter, the figures, written anew."""
     text = page.partition(f"\n{HEADING}\n")[0].rstrip()
     return f"{text}\n\n{HEADING}\n\n{figures}"
+
+
+def page_with_section(page: str, heading: str, section: str) -> str:
+    """Give the page with one of its sections written anew, before the figures if it is new."""
+    text = f"\n{heading}\n\n{section.strip()}\n"
+    begin = page.find(f"\n{heading}\n")
+    if begin < 0:
+        begin = page.index(f"\n{HEADING}\n")
+        return f"{page[:begin]}{text}{page[begin:]}"
+    end = page.index("\n## ", begin + 1)
+    return f"{page[:begin]}{text}{page[end:]}"

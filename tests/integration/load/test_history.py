@@ -8,7 +8,7 @@ import pytest
 from services.kit.database import create_engine
 from services.kit.migrate import migrate
 from tests.load.dataset import fill
-from tests.load.history import HEADING, options, page_with, render
+from tests.load.history import options, render
 from tests.load.queries import Queries, Timing, measure
 
 ROWS = 3_000
@@ -32,13 +32,8 @@ async def test_every_query_of_intake_is_asked_on_a_filled_database(database_url:
     await engine.dispose()
 
 
-def test_the_figures_are_a_section_of_their_own_that_is_written_anew() -> None:
-    page = "# Performance\n\n## Method\n\nwords\n\n## Figures\n\nfigures\n"
-    section = render("data", [Timing("retrieve", 10, 1.0, 2.0, 3.0)])
-    once = page_with(page, section)
-    assert once.index("## Method") < once.index(HEADING) < once.index("## Figures")
-    assert page_with(once, section) == once
-    assert "| retrieve |    10 |" in once
+def test_the_section_has_a_row_for_every_query() -> None:
+    assert "| retrieve |    10 |" in render("data", [Timing("retrieve", 10, 1.0, 2.0, 3.0)])
 
 
 @pytest.mark.parametrize("argument", ["ROWS=9", "ROWS=x", "SPEED=1", "TIMES=0"])

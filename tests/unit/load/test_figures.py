@@ -6,7 +6,9 @@ from typing import Any
 
 from tests.load.figures import (
     ANTIPHON,
+    LITELLM,
     SCENARIOS,
+    SMG,
     UPSTREAM,
     Figures,
     Run,
@@ -16,9 +18,9 @@ from tests.load.figures import (
 )
 from tests.load.generator import percentiles
 from tests.load.machine import Usage, split_cores
-from tests.load.report import page_with, render, table
+from tests.load.report import page_with, page_with_section, render, table
 
-JSON_32, _JSON_100, STREAMS_32, PACED_100, USERS_JSON, USERS_STREAMS = SCENARIOS
+JSON_32, JSON_100, STREAMS_32, PACED_100, USERS_JSON, USERS_STREAMS = SCENARIOS
 PARTS = {"kafka": 400.0, "intake": 100.0, "worker": 121.0}
 
 
@@ -59,10 +61,42 @@ def test_bars_compare_with_the_bare_upstream_of_the_same_run() -> None:
     assert judged == {
         JSON_32.title: ("0.060", True),
         STREAMS_32.title: ("25,000 events/s (ratio 0.250)", False),
-        PACED_100.title: ("24.9 ms", True),
+        f"{PACED_100.title}: p50": ("5.0 ms", True),
+        f"{PACED_100.title}: p99": ("24.9 ms", False),
+        f"{PACED_100.title}: intake + worker": ("10.0 s", False),
         "RSS of the idle intake": ("100 MB", True),
         "RSS of the idle worker": ("121 MB", False),
     }
+
+
+def test_peers_are_compared_where_both_were_measured() -> None:
+    judged = bars(
+        figures(
+            run(JSON_32, ANTIPHON, requests=2_400),
+            run(JSON_32, SMG, requests=3_000),
+            run(JSON_32, LITELLM, requests=100),
+            run(JSON_100, ANTIPHON, requests=2_400),
+            run(STREAMS_32, SMG, events=5_000),
+        )
+    )
+    assert [(bar.what, bar.reached, bar.met) for bar in judged if "against" in bar.what] == [
+        (f"{JSON_32.title}: against smg", "0.80 times", True),
+        (f"{JSON_32.title}: against litellm", "24.00 times", False),
+    ]
+
+
+def test_the_text_says_which_peers_were_there_and_why_others_were_not() -> None:
+    found = figures(*ALL.runs, run(JSON_32, SMG, requests=3_000))
+    found.peers, found.absent = {SMG: "1.2.3"}, {LITELLM: "It could not be installed"}
+    found.idle_rss_mb = {**PARTS, SMG: 60.0}
+    for measured in found.runs:
+        measured.cpu_s[SMG], measured.rss_mb[SMG] = 1.5, 70.0
+    text = render(found)
+    assert "that core: smg 1.2.3. Not measured: litellm: It could not be installed." in text
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    costs = {row[1]: row[2:] for row in rows if len(row) == 8}
+    assert costs["intake + worker"] == ["0.42", "2.08", "10.00", "", "", ""]
+    assert costs[SMG] == ["0.50", "", "", "60", "70", ""]
 
 
 def test_what_was_not_measured_has_no_bar() -> None:
@@ -117,6 +151,15 @@ def test_new_figures_replace_the_old_ones_on_the_page() -> None:
     first = page_with(page, "one\n")
     assert first == page + "\n## Figures\n\none\n"
     assert page_with(first, "two\n") == page + "\n## Figures\n\ntwo\n"
+
+
+def test_a_section_is_written_anew_in_its_place_before_the_figures() -> None:
+    page = "# Performance\n\n## Method\n\nAs follows.\n\n## Figures\n\none\n"
+    first = page_with_section(page, "## Soak", "old\n")
+    assert first == page.replace("\n## Figures", "\n## Soak\n\nold\n\n## Figures")
+    assert page_with_section(first, "## Soak", "old\n") == first
+    second = page_with_section(first, "## Soak", "new")
+    assert second == first.replace("old", "new")
 
 
 def test_the_first_core_is_the_gateway_s_and_one_core_is_not_split() -> None:
