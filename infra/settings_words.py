@@ -85,6 +85,10 @@ INTAKE: Words = {
     "idempotency_seconds": "How long an `Idempotency-Key` is kept.",
     "projection_wait_seconds": "How long a read waits for a response of the last minute "
     "that is not in the database yet.",
+    "drain_delay_seconds": "How long requests are still taken after a stop was asked for, while "
+    "`/readyz` says no already: as long as your load balancer needs to see that.",
+    "drain_seconds": "How long requests under way may go on after that. Then streams end without "
+    "`[DONE]` and can be resumed at another replica.",
     "heartbeat_seconds": "Pause after which a silent stream gets a comment line.",
     "stall_seconds": "How long a client may take no byte of what waits for it; "
     "then its connection is cut. The reader can resume.",

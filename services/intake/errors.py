@@ -119,6 +119,21 @@ def too_late(response_id: str) -> ApiError:
     )
 
 
+def restarting(response_id: str, *, keyed: bool) -> ApiError:
+    """Return the 503 for a response that is not at its end when this server must stop.
+
+    It goes on: only with an idempotency key (`keyed`) the same request may be sent again, which
+    gives that response. The official packages obey `x-should-retry`.
+    """
+    error = unavailable(
+        f"This server restarts. The response '{response_id}' goes on; if it is stored it can be "
+        "retrieved by its id, and a request with an Idempotency-Key can be repeated.",
+        retry_after_seconds=1,
+    )
+    error.headers = ((b"x-should-retry", b"true" if keyed else b"false"),)
+    return error
+
+
 def unavailable(message: str, *, retry_after_seconds: int = 2) -> ApiError:
     """Return the 503 for a request that can't be made durable now."""
     return ApiError(

@@ -9,7 +9,7 @@ from services.intake.wiring.projection import wire_health, wire_projection
 from services.intake.wiring.shared import wire_shared
 from services.intake.wiring.streams import wire_streams
 from services.intake.wiring.use_cases import wire_use_cases
-from services.intake.wiring.web import Inside, wire_app, wire_server
+from services.intake.wiring.web import Inside, wire_app, wire_draining, wire_server
 from services.kit.runtime import Part, Runtime, run_service
 
 
@@ -25,7 +25,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
     app = wire_app(shared, Inside(admission, streams, history, use_cases), health)
     if streams.seat is not None:
         runtime.add(streams.seat)
-    # They start in this order and stop in reverse: the server comes last and goes first.
+    # They start in this order and stop in reverse: the server comes late and goes early.
     parts: tuple[Part, ...] = (
         admission.sweeper,
         shared.producer,
@@ -36,6 +36,7 @@ async def compose(settings: IntakeSettings, runtime: Runtime) -> None:
         use_cases.sweeper,
         admission.limiter,
         wire_server(settings, app),
+        wire_draining(settings, health, streams),
     )
     for part in parts:
         runtime.add(part)

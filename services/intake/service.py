@@ -25,6 +25,7 @@ from services.intake.errors import (
     history_too_large,
     model_not_found,
     overloaded,
+    restarting,
     too_late,
     unavailable,
 )
@@ -33,7 +34,7 @@ from services.intake.items.history import Reader, items_of
 from services.intake.log import Log
 from services.intake.request import CreateResponse, parse_create
 from services.intake.sockets.lanes import Context
-from services.intake.streaming.followers import Follower, Hub
+from services.intake.streaming.followers import DrainedError, Follower, Hub
 from services.intake.tool_policy import Headers, warnings_about_tools
 from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in
@@ -171,7 +172,10 @@ class Responses:
         self._open -= 1
 
     async def answer(self, accepted: Accepted) -> Answer:
-        """Return the JSON answer of an accepted request, 504 when it takes too long."""
+        """Return the JSON answer of an accepted request; raises `ApiError`.
+
+        504 when it takes too long, 503 when this server must stop before the answer is there.
+        """
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self.bounds.response_seconds, accepted.follower.leave)
         try:
@@ -180,6 +184,9 @@ class Responses:
                 if last.flags & Flag.LAST:
                     self.reader.note_finished(accepted.response_id)
                     return Answer.of(last.status, await self.payload(last))
+        except DrainedError as error:
+            keyed = accepted.on_failure is not None
+            raise restarting(accepted.response_id, keyed=keyed) from error
         finally:
             timer.cancel()
         raise too_late(accepted.response_id)

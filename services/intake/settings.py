@@ -13,6 +13,8 @@ from contracts.providers import Dialect, Providers, load_providers, single_provi
 from contracts.topics import RESPONSES_EVENTS
 from services.kit.settings import ServiceSettings, shared
 
+_CUT_OFF_SECONDS = 10.0
+
 
 class IntakeSettings(ServiceSettings):
     """Where to listen, whom to ask, and the bounds of what is accepted."""
@@ -40,6 +42,8 @@ class IntakeSettings(ServiceSettings):
     accept_timeout_seconds: float = Field(10.0, gt=0)
     projection_wait_seconds: float = Field(5.0, gt=0)
     heartbeat_seconds: float = Field(15.0, gt=0)
+    drain_delay_seconds: float = Field(0.0, ge=0)
+    drain_seconds: float = Field(10.0, ge=0)
     stall_seconds: float = Field(60.0, gt=0)
     max_websockets: int = Field(1_000, ge=0)
     websocket_seconds: float = Field(3_600.0, gt=0)
@@ -57,6 +61,12 @@ class IntakeSettings(ServiceSettings):
     limit_reservation_hours: float = Field(24.0, gt=0)
     max_keys: int = Field(100_000, ge=1)
     max_key_grace_seconds: int = Field(7 * 86_400, ge=0)
+
+    @property
+    def stop_seconds(self) -> float:
+        """As long as the answers under way may take, and a little more."""
+        drain = self.drain_delay_seconds + self.drain_seconds
+        return max(self.shutdown_seconds, drain + _CUT_OFF_SECONDS)
 
     def preferred_partition(self) -> int:
         """Return the partition of `responses.events` to read if it is free, or was given."""

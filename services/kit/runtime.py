@@ -144,7 +144,7 @@ def run_service(
     configure_telemetry(service=name, otlp_endpoint=settings.otel_exporter_otlp_endpoint)
 
     async def run() -> int:
-        runtime = Runtime(stop_seconds=settings.shutdown_seconds)
+        runtime = Runtime(stop_seconds=settings.stop_seconds)
         await compose(settings, runtime)
         return await runtime.run(on_ready=lambda: logger.info("%s is ready", name))
 

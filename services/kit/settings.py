@@ -57,6 +57,11 @@ class ServiceSettings(BaseSettings):
     database_pool: int = Field(8, ge=1, le=100)
     shutdown_seconds: float = Field(20.0, gt=0)
 
+    @property
+    def stop_seconds(self) -> float:
+        """How long a part may take to stop; longer where it lets work end first."""
+        return self.shutdown_seconds
+
     @classmethod
     def settings_customise_sources(
         cls,

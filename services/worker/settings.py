@@ -11,6 +11,8 @@ from pydantic_settings import SettingsConfigDict
 from contracts.providers import Dialect, Providers, load_providers, single_provider
 from services.kit.settings import ServiceSettings, shared
 
+_CUT_OFF_SECONDS = 10.0
+
 
 class WorkerSettings(ServiceSettings):
     """Where the upstreams are, and how much one worker takes on at once."""
@@ -40,6 +42,11 @@ class WorkerSettings(ServiceSettings):
     max_turns: int = Field(32, ge=1, le=1_000)
     tool_timeout_seconds: float = Field(60.0, gt=0)
     results_partition: int | None = Field(None, ge=0)
+
+    @property
+    def stop_seconds(self) -> float:
+        """As long as the responses that run may take, and a little more."""
+        return max(self.shutdown_seconds, self.drain_seconds + _CUT_OFF_SECONDS)
 
     def providers(self) -> Providers:
         """Return the upstreams; raises `ProvidersFileError` when the file can't be used."""

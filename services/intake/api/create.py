@@ -18,9 +18,9 @@ from contracts.packs import Flag
 from services.intake.accepted import Accepted
 from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.admission.seats import Body, SeatBounds, Seats
-from services.intake.errors import ApiError
+from services.intake.errors import ApiError, restarting
 from services.intake.service import Responses
-from services.intake.streaming.followers import SlowReaderError
+from services.intake.streaming.followers import DrainedError, SlowReaderError
 from services.kit.ids import new_id
 
 Scope = MutableMapping[str, Any]
@@ -29,6 +29,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 DONE = b"data: [DONE]\n\n"
+RESUME = b": this server restarts, go on with GET ?stream=true&starting_after=<last number>\n\n"
+"""Ends a stream in order that is not at its end, without `DONE`: the response goes on."""
 _JSON = b"application/json"
 _SSE = b"text/event-stream; charset=utf-8"
 
@@ -199,6 +201,12 @@ class CreateEndpoint:
                 try:
                     entries = await accepted.follower.take()
                 except SlowReaderError:
+                    return
+                except DrainedError as error:
+                    if not started:
+                        keyed = accepted.on_failure is not None
+                        raise restarting(accepted.response_id, keyed=keyed) from error
+                    await send({"type": "http.response.body", "body": RESUME})
                     return
                 if not entries:
                     return

@@ -10,11 +10,11 @@ from starlette.responses import Response, StreamingResponse
 
 from services.intake.accepted import Accepted, Answer
 from services.intake.admission.keys import ApiKey
-from services.intake.api.create import DONE
+from services.intake.api.create import DONE, RESUME
 from services.intake.errors import overloaded
 from services.intake.idempotency.service import Idempotency, Replay
 from services.intake.kept import KeptResponses
-from services.intake.streaming.followers import SlowReaderError
+from services.intake.streaming.followers import DrainedError, SlowReaderError
 
 _REPLAYED = {"idempotent-replayed": "true"}
 
@@ -74,6 +74,8 @@ class KeyedCreate:
                 yield DONE
             except SlowReaderError:
                 return
+            except DrainedError:
+                yield RESUME
             finally:
                 self._open -= 1
 

@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from services.intake.admission.keys import ApiKey, ApiKeys
-from services.intake.api.create import DONE
+from services.intake.api.create import DONE, RESUME
 from services.intake.clients import ModelList
 from services.intake.errors import invalid, model_not_found
 from services.intake.kept import KeptResponses
-from services.intake.streaming.followers import SlowReaderError
+from services.intake.streaming.followers import DrainedError, SlowReaderError
 from services.intake.streaming.resume import Resumer
 
 
@@ -58,6 +58,9 @@ class Routes:
                 async for block in self._resumer.events(row, after=after):
                     yield block
             except SlowReaderError:
+                return
+            except DrainedError:
+                yield RESUME
                 return
             self._kept.reader.note_finished(response_id)
             yield DONE

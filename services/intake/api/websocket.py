@@ -25,7 +25,7 @@ from services.intake.sockets.lanes import (
     read_event,
 )
 from services.intake.sockets.sessions import Sessions
-from services.intake.streaming.followers import SlowReaderError
+from services.intake.streaming.followers import DrainedError, SlowReaderError
 from services.kit.ids import new_id
 from services.kit.websockets import DRAIN
 
@@ -239,6 +239,9 @@ class _Connection:
         except SlowReaderError:
             status = 499
             await self._close(_TRY_LATER, "The client reads too slowly.")
+        except DrainedError:
+            status = 503
+            await self._close(_RESTART, "This server restarts. The response goes on.")
         except _GoneError:
             raise
         except Exception as error:  # noqa: BLE001 - the edge: whatever it was, it is told

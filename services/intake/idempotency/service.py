@@ -19,9 +19,10 @@ from services.intake.accepted import Accepted, Answer, Place
 from services.intake.admission.keys import ApiKey
 from services.intake.body import parse_json
 from services.intake.domain import StoredResponse
-from services.intake.errors import ApiError, response_not_found, too_late
+from services.intake.errors import ApiError, response_not_found, restarting, too_late
 from services.intake.idempotency_errors import bad_key, forgotten, in_use, reused
 from services.intake.service import Responses
+from services.intake.streaming.followers import DrainedError
 from services.intake.streaming.resume import Resumer
 from services.kit.ids import created_ms, new_id
 
@@ -188,7 +189,8 @@ class Idempotency:
     async def answer(self, replay: Replay) -> Answer:
         """Return what the first client was told as JSON, once its response has ended.
 
-        Raises `ApiError`: 504 when it takes too long, 409 when it was not kept.
+        Raises `ApiError`: 504 when it takes too long, 409 when it was not kept, 503 when this
+        server must stop.
         """
         row, holder = replay.row, replay.holder
         if holder.error is not None and holder.status is not None:
@@ -201,6 +203,8 @@ class Idempotency:
                 entry = await self.resumer.last(row)
         except TimeoutError as error:
             raise too_late(row.response_id) from error
+        except DrainedError as error:
+            raise restarting(row.response_id, keyed=True) from error
         if entry is None:
             return _from_failed(row)
         answer = Answer.of(entry.status, await self.responses.payload(entry))

@@ -45,8 +45,8 @@ class Sessions:
         """Yield the texts of a response's events as they come, to the last.
 
         Raises `ApiError` when there is no response, or none that ended; the context that the turn
-        was to follow is forgotten then, unless another lane has it. Raises `SlowReaderError`. A
-        caller that stops early loses nothing of what is stored.
+        was to follow is forgotten then, unless another lane has it. Raises `SlowReaderError` and
+        `DrainedError`. A caller that stops early loses nothing of what is stored.
         """
         ended = False
         try:

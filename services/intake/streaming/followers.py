@@ -22,6 +22,10 @@ class SlowReaderError(Exception):
     """A client read so slowly that its buffer reached the bound; it may resume."""
 
 
+class DrainedError(Exception):
+    """This process stops and the response goes on; its reader may resume at another."""
+
+
 @dataclass(slots=True)
 class _Fence:
     """The newest (attempt, index) seen: older attempts and repeated packs are dropped."""
@@ -67,6 +71,7 @@ class Follower:
         self._waiter: asyncio.Future[None] | None = None
         self._overflowed = False
         self._left = False
+        self._drained = False
 
     def push(self, entry: Entry) -> None:
         """Take an entry from the tail; called for each once, never blocks."""
@@ -105,16 +110,24 @@ class Follower:
         self._left = True
         self._wake()
 
+    def drain(self) -> None:
+        """Let the reader have what is here, and then know that this process stops."""
+        self._drained = True
+        self._wake()
+
     async def take(self) -> list[Entry]:
         """Return everything that has come since; waits for at least one entry.
 
-        Raises `SlowReaderError` once the buffer went over its bound.
+        Raises `SlowReaderError` once the buffer went over its bound, `DrainedError` when nothing
+        more will come here.
         """
-        while not (self._entries or self._left or self._overflowed):
+        while not (self._entries or self._left or self._overflowed or self._drained):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._overflowed:
             raise SlowReaderError
+        if self._drained and not (self._entries or self._left):
+            raise DrainedError
         entries = list(self._entries)
         self.drop()
         return entries
@@ -134,7 +147,8 @@ class Hub:
         self.partition = partition
         self._buffers = buffers or Buffers(_UNBOUNDED)
         self._followers: dict[bytes, list[Follower]] = {}
-        self._tail = Tail(
+        self._drained = False
+        self.tail = Tail(
             bootstrap,
             topic=RESPONSES_EVENTS.name,
             partitions=[partition],
@@ -144,20 +158,16 @@ class Hub:
 
     async def start(self) -> None:
         """Follow from now on."""
-        await self._tail.start()
+        await self.tail.start()
 
     async def stop(self) -> None:
         """Stop following."""
-        await self._tail.stop()
-
-    async def alive(self) -> bool:
-        """Whether the tail still reads."""
-        return self._tail.alive()
+        await self.tail.stop()
 
     @property
     def next_offset(self) -> int:
         """The offset up to which every entry has been handed out."""
-        return self._tail.next_offsets[self.partition]
+        return self.tail.next_offsets[self.partition]
 
     @property
     def followers(self) -> int:
@@ -169,6 +179,15 @@ class Hub:
         follower.buffers = self._buffers
         self._buffers.readers += 1
         self._followers.setdefault(follower.response_id, []).append(follower)
+        if self._drained:
+            follower.drain()
+
+    def drain(self) -> None:
+        """Let every reader go, those that come later too."""
+        self._drained = True
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.drain()
 
     def remove(self, follower: Follower) -> None:
         """Forget the follower; does nothing when it is not there."""
@@ -220,6 +239,7 @@ class Hubs:
         self._heartbeat_seconds = heartbeat_seconds
         self.own = self._hub(own_partition)
         self._others: dict[int, Hub] = {}
+        self._drained = False
         self._lock = asyncio.Lock()
         self._beats: asyncio.Task[None] | None = None
 
@@ -234,6 +254,12 @@ class Hubs:
             self._beats.cancel()
         for hub in (self.own, *self._others.values()):
             await hub.stop()
+
+    def drain(self) -> None:
+        """Let every reader go: this process stops, and another goes on with their responses."""
+        self._drained = True
+        for hub in (self.own, *self._others.values()):
+            hub.drain()
 
     def _hub(self, partition: int) -> Hub:
         return Hub(
@@ -252,6 +278,8 @@ class Hubs:
             if hub is None:
                 hub = self._hub(partition)
                 await hub.start()
+                if self._drained:
+                    hub.drain()
                 self._others[partition] = hub
             return hub
 

@@ -36,7 +36,8 @@ class Resumer:
     async def events(self, row: StoredResponse, *, after: int) -> AsyncGenerator[bytes, None]:
         """Yield blocks of whole SSE events with numbers above `after`, each number once.
 
-        Heartbeats come in between while the response is still running. Raises `SlowReaderError`.
+        Heartbeats come in between while the response is still running. Raises `SlowReaderError`,
+        and `DrainedError` when this process stops.
         """
         told = self._running(row, after) if row.response is None else self._finished(row, after)
         async with aclosing(told):
@@ -46,7 +47,7 @@ class Resumer:
     async def last(self, row: StoredResponse) -> Entry | None:
         """Return the last entry of a response, once it has ended; its payload may be a claim check.
 
-        None when it has ended and the log does not have it any more.
+        None when it has ended and the log does not have it any more. Raises `DrainedError`.
         """
         if row.response is not None:
             async with aclosing(self._on_log(row, end_offset=None)) as entries:

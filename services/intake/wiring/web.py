@@ -20,6 +20,7 @@ from services.intake.clients import ModelList
 from services.intake.settings import IntakeSettings
 from services.intake.sockets.lanes import Contexts
 from services.intake.sockets.sessions import Sessions
+from services.intake.streaming.draining import Draining
 from services.intake.wiring.admission import Admission
 from services.intake.wiring.history import History
 from services.intake.wiring.shared import Shared
@@ -28,6 +29,8 @@ from services.intake.wiring.use_cases import UseCases
 from services.kit.health import Health
 from services.kit.http import HttpServer, health_routes
 from services.kit.websockets import WebSocketBounds
+
+_LET_GO_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,24 @@ def wire_server(settings: IntakeSettings, app: IntakeApp) -> HttpServer:
         app,
         host=settings.host,
         port=settings.port,
-        drain_seconds=settings.shutdown_seconds / 2,
+        # What is under way is let go in order before it is cut off.
+        drain_seconds=settings.drain_seconds + _LET_GO_SECONDS,
         stall_seconds=settings.stall_seconds,
         sockets=WebSocketBounds(
             max_message_bytes=settings.max_body_bytes,
             ping_seconds=settings.websocket_ping_seconds,
             stall_seconds=settings.stall_seconds,
         ),
+    )
+
+
+def wire_draining(settings: IntakeSettings, health: Health, streams: Streams) -> Draining:
+    """Wire how a stop begins; it is a part that stops before the server does."""
+    return Draining(
+        health,
+        streams.hubs,
+        delay_seconds=settings.drain_delay_seconds,
+        drain_seconds=settings.drain_seconds,
     )
 
 
