@@ -10,8 +10,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-header --no-annotate
 SERVICES := intake worker mcp-broker artifacts costs webhooks
 
-.PHONY: FORCE help setup demo up down status logs test check bench schemas fmt lint types migrate \
-	requirements test-compose
+.PHONY: FORCE help setup demo up down status logs test check bench soak scale schemas fmt lint \
+	types migrate requirements test-compose
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +54,18 @@ check: $(READY) ## Lint, formatting, types, import rules, generated files
 	$(BIN)/python -m infra.schemas --check
 	$(BIN)/python -m infra.openapi --check
 
-bench: $(READY) ## Measure throughput and added latency against a cheap local upstream
+bench: $(READY) ## Measure throughput and added latency, beside other gateways; PEERS=none without
 	@$(BIN)/python -m tests.load
+
+soak: $(READY) ## Hold 10,000 queued responses and 1,000 streams for SECONDS=600 and watch memory
+	@$(BIN)/python -m tests.load.soak
+
+scale: $(READY) ## Measure with 1, 2 and 4 intakes and workers, and what a response leaves behind
+	@$(BIN)/python -m tests.load.scale
+
+chaos: $(READY) ## Let faults happen under load, then check the books; SECONDS=600 SEED=n FAULTS=a,b BROKERS=3
+	@SECONDS=$(or $(SECONDS),600) SEED=$(SEED) FAULTS=$(FAULTS) BROKERS=$(BROKERS) RATE=$(RATE) \
+		$(BIN)/python -m tests.chaos
 
 schemas: $(READY) ## Generate JSON Schemas, AsyncAPI, OpenAPI and the table of topics
 	$(BIN)/python -m infra.schemas
@@ -86,6 +96,8 @@ requirements: $(READY) ## Lock all dependencies anew: Python, Node and Java
 		-o requirements/mcp-servers.txt
 	$(COMPILE) --no-deps -c requirements/all.txt requirements/node.in -o requirements/node.txt
 	$(COMPILE) requirements/clients/python.in -o requirements/clients/python.txt
+	$(foreach peer,smg litellm,$(COMPILE) requirements/peers/$(peer).in \
+		-o requirements/peers/$(peer).txt &&) true
 	for folder in node clients; do (cd requirements/$$folder && PATH="$(CURDIR)/$(BIN):$$PATH" \
 		npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved \
 		--no-audit --no-fund --loglevel=error) || exit 1; done
