@@ -26,7 +26,8 @@ class ProviderConfig(BaseModel):
     thought before. `retries` counts tries after the first, before the first byte.
     `models_without_tools` are names or patterns of those it serves that can't call any.
     `service_tier` is asked for when the client names none; `service_tiers` maps the API's names to
-    the provider's own.
+    the provider's own. `background` says that it runs background responses by itself: ours are
+    followed there, for up to `background_seconds`, and outlive their worker.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +59,8 @@ class ProviderConfig(BaseModel):
     service_tiers: dict[str, str] = Field(default_factory=dict)
     models_without_tools: tuple[str, ...] = ()
     on_unsupported_tools: OnUnsupportedTools = "drop"
+    background: bool = False
+    background_seconds: float = Field(21_600.0, gt=0, le=86_400)
 
     def serves(self, model: str) -> bool:
         """Whether the provider is configured for the model's public name."""

@@ -10,6 +10,10 @@ class WorkerError(Exception):
     """The base of the worker's errors."""
 
 
+class LeaseLostError(WorkerError):
+    """Another attempt has the response now, of which this one must say nothing more."""
+
+
 class UpstreamError(WorkerError):
     """The upstream did not give what was asked.
 

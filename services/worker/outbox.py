@@ -17,6 +17,7 @@ from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet
 
 _PACK_BYTES = 1024 * 1024
+_MARK = b": taken over\n\n"
 _SEND_BACKOFF = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)
 
 _Part = tuple[int, int, bytes]
@@ -50,6 +51,14 @@ class OutStream:
         """Return when everything written so far is acknowledged."""
         if self._acknowledged is not None:
             await asyncio.shield(self._acknowledged)
+
+    async def fence(self) -> None:
+        """Put this attempt's mark on the log: readers pass over what earlier ones write after it.
+
+        What stands before the mark is all that clients will ever see of those.
+        """
+        self.write(_MARK)
+        await self.sent()
 
     def take(self) -> list[Entry]:
         """Return what was written as entries, plain neighbours joined, and forget it."""

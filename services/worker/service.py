@@ -15,22 +15,14 @@ import orjson
 from contracts.packs import Flag
 from contracts.responses import ResponseFinishedV1
 from services.kit.clock import Clock
-from services.worker.domain import Job, fail, terminal_status
-from services.worker.errors import UpstreamError
+from services.worker.checkpoints.state import State
+from services.worker.domain import Job, terminal_status
+from services.worker.errors import LeaseLostError, UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.runs.attempts import Attempts
-from services.worker.runs.outcome import (
-    INTERRUPTED,
-    Outcome,
-    Progress,
-    cancelled,
-    estimate_usage,
-    failed_response,
-    last_frame,
-    refused,
-)
+from services.worker.runs.outcome import ESTIMATED, Outcome, Progress, cancelled, last_frame
 from services.worker.runs.recovery import Delivered
-from services.worker.runs.writer import EventWriter
+from services.worker.runs.takeover import conclude, given_up
 from services.worker.tracing import Tracing
 
 
@@ -46,15 +38,60 @@ class Facts(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """What is known of the leases without asking the database."""
+
+    def sure(self, response_id: str, attempt: int) -> bool:
+        """Whether nobody else can have the response: its lease was renewed in time."""
+        ...
+
+    async def confirm(self, response_id: str, attempt: int) -> bool:
+        """Ask the database, however long it is away; whether the response is still ours."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where later attempts find how far earlier ones came."""
+
+    async def save(self, response_id: str, attempt: int, state: State) -> None:
+        """Return when the state is durable; raises `LeaseLostError`."""
+        ...
+
+    async def take_over(self, response_id: str, attempt: int) -> State | None:
+        """Return what earlier attempts left, which can't write any more."""
+        ...
+
+
+class _Sure:
+    def sure(self, _: str, __: int) -> bool:
+        return True
+
+    async def confirm(self, _: str, __: int) -> bool:
+        return True
+
+
+class _NoCheckpoints:
+    async def save(self, _: str, __: int, ___: State) -> None: ...
+
+    async def take_over(self, _: str, __: int) -> State | None:
+        return None
+
+
 @dataclass
 class ResponseRunner:
-    """Takes claimed jobs to their end, many at once."""
+    """Takes claimed jobs to their end, many at once.
+
+    One whose lease another worker may have says no last word and states no fact before it has made
+    sure: `run` and `give_up` raise `LeaseLostError` then.
+    """
 
     attempts: Attempts
     facts: Facts
     clock: Clock
     read_back: Callable[[Job], Awaitable[Delivered]]
     tracing: Tracing = field(default_factory=partial(Tracing, enabled=False))
+    leases: Leases = field(default_factory=_Sure)
+    checkpoints: Checkpoints = field(default_factory=_NoCheckpoints)
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self, job: Job, out: OutStream) -> None:
@@ -71,17 +108,29 @@ class ResponseRunner:
         started_at = self.clock.now()
         skip_through = -1
         outcome: Outcome | None = None
+        progress = Progress()
         if job.attempt > 1:
-            earlier = await self.read_back(job)
-            outcome = self._conclude_earlier(job, earlier)
-            skip_through = earlier.built.last_sequence_number
+            outcome = await self._take_over(job, out, progress)
+            skip_through = progress.earlier.last_sequence_number
         if outcome is None:
             if job.command.background:
-                outcome = await self._in_background(job, out, skip_through)
+                outcome = await self._in_background(job, out, skip_through, progress)
             else:
-                outcome = await self.attempts.run(job, out, skip_through)
+                outcome = await self.attempts.run(job, out, skip_through, progress)
         await self._end(job, out, outcome, started_at)
         return outcome
+
+    async def _take_over(self, job: Job, out: OutStream, progress: Progress) -> Outcome | None:
+        """Shut out earlier attempts and look how far they came; the outcome if there is one.
+
+        In this order what is found is all there will ever be: first they can write no checkpoint,
+        then nothing that clients see.
+        """
+        state = await self.checkpoints.take_over(job.response_id, job.attempt)
+        await out.fence()
+        earlier = await self.read_back(job)
+        provider = self.attempts.provider_at(job, earlier.via)
+        return conclude(job, earlier, state, provider, progress, self.clock.now())
 
     async def give_up(self, job: Job, out: OutStream) -> None:
         """End a job that can't be answered as failed, after what was told already.
@@ -89,24 +138,42 @@ class ResponseRunner:
         For bugs, and for jobs none of whose attempts came to an end.
         """
         started_at = self.clock.now()
-        await out.sent()
-        earlier = await self.read_back(job)
-        outcome = self._conclude_earlier(job, earlier)
+        progress = Progress()
+        outcome = await self._take_over(job, out, progress)
         if outcome is None:
-            writer = EventWriter(None, skip_through=earlier.built.last_sequence_number)
-            provider = self.attempts.first_provider(job)
-            outcome = refused(job, _given_up(), provider, writer, self.clock.now())
+            await self.attempts.abandon(progress)
+            provider = progress.provider or self.attempts.first_provider(job)
+            outcome = given_up(job, provider, progress, self.clock.now())
         await self._end(job, out, outcome, started_at)
 
     async def _end(self, job: Job, out: OutStream, outcome: Outcome, started_at: datetime) -> None:
         body = orjson.dumps(outcome.response)
+        response_id, attempt = job.response_id, job.attempt
         if not outcome.on_log:
+            if not self.leases.sure(response_id, attempt):
+                await self._make_sure(job)
             _write_last(job, out, outcome, body)
             await out.sent()
+        if not self.leases.sure(response_id, attempt):
+            await self._make_sure(job)
         fact = self._fact(job, outcome, started_at)
         seconds = (fact.finished_at - started_at).total_seconds()
         self.attempts.metrics.ended(fact.provider, job.command.model, fact.status, seconds)
         await self.facts.finished(job, fact, body)
+
+    async def _make_sure(self, job: Job) -> None:
+        if not await self.leases.confirm(job.response_id, job.attempt):
+            raise LeaseLostError(job.response_id)
+
+    def keep_with(self, leases: Leases, checkpoints: Checkpoints) -> None:
+        """Say who knows of the leases, and where checkpoints are kept; call before any `run`."""
+        self.leases = leases
+        self.checkpoints = checkpoints
+
+        async def save(job: Job, state: State) -> None:
+            await checkpoints.save(job.response_id, job.attempt, state)
+
+        self.attempts.save = save
 
     def stop(self, response_id: str) -> None:
         """End a background response as cancelled if it runs here; its upstream call is closed."""
@@ -114,18 +181,23 @@ class ResponseRunner:
         if stop is not None:
             stop.set()
 
-    async def _in_background(self, job: Job, out: OutStream, skip_through: int) -> Outcome:
+    async def _in_background(
+        self, job: Job, out: OutStream, skip_through: int, progress: Progress
+    ) -> Outcome:
         provider = self.attempts.first_provider(job)
         if job.cancelled:
-            return cancelled(job, provider, self.clock.now())
+            await self.attempts.abandon(progress)
+            return cancelled(job, provider, self.clock.now(), progress)
         stop = self._stops[job.response_id] = asyncio.Event()
         stopped = asyncio.ensure_future(stop.wait())
-        progress = Progress()
         answer = asyncio.ensure_future(self._answer_in_background(job, out, skip_through, progress))
         try:
             await asyncio.wait({stopped, answer}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+            await self.attempts.abandon(progress)
             return cancelled(job, provider, self.clock.now(), progress)
         finally:
             # A later attempt may have taken the place of this one.
@@ -162,38 +234,6 @@ class ResponseRunner:
             estimated_usage=outcome.estimated_usage,
         )
 
-    def _conclude_earlier(self, job: Job, earlier: Delivered) -> Outcome | None:
-        """Return the outcome an earlier attempt already reached, None when it must be run again."""
-        last = earlier.last_sequence_number
-        provider = self.attempts.provider_at(job, earlier.via)
-        if earlier.finished is not None:
-            return Outcome(earlier.finished, provider, last_sequence_number=last, on_log=True)
-        now = self.clock.now()
-        if earlier.ended:
-            error = INTERRUPTED
-            if earlier.error is not None:
-                error = {"code": "server_error", "message": earlier.error}
-            response = failed_response(job, error, [], now)
-            return Outcome(response, provider, last_sequence_number=last, on_log=True)
-        if not earlier.built.delivered:
-            return None
-        items = earlier.built.items
-        skeleton = earlier.skeleton or job.skeleton(created_at=int(now.timestamp()))
-        response = fail(skeleton, error=INTERRUPTED, output=items, finished_at=now)
-        response["usage"] = estimate_usage(job, items)
-        return Outcome(
-            response, provider, last_sequence_number=(last or 0) + 1, estimated_usage=True
-        )
-
-
-def _given_up() -> UpstreamError:
-    return UpstreamError(
-        "The server had an error while processing your request. Sorry about that!",
-        status=500,
-        code="server_error",
-        retryable=False,
-    )
-
 
 def error_body(error: UpstreamError) -> dict[str, object]:
     """Return the error for a JSON client, with what its reader makes a header of."""
@@ -203,6 +243,8 @@ def error_body(error: UpstreamError) -> dict[str, object]:
 
 
 def _write_last(job: Job, out: OutStream, outcome: Outcome, body: bytes) -> None:
+    if outcome.estimated_usage:
+        out.write(ESTIMATED)
     if job.command.stream:
         out.write(last_frame(outcome), flags=Flag.LAST)
     elif outcome.error is not None and not job.command.background:

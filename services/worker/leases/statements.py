@@ -27,9 +27,20 @@ FINISH = """
     FROM unnest($1::text[], $2::int[]) AS mine(id, attempt)
     WHERE held.response_id = mine.id AND held.attempt = mine.attempt
 """
+# Few responses have a checkpoint: the others' statement stays as it is.
+FINISH_WITH_CHECKPOINTS = """
+    WITH finished AS (
+        UPDATE worker.leases AS held SET state = 'finished'
+        FROM unnest($1::text[], $2::int[]) AS mine(id, attempt)
+        WHERE held.response_id = mine.id AND held.attempt = mine.attempt
+        RETURNING held.response_id
+    )
+    DELETE FROM worker.checkpoints AS kept USING finished
+    WHERE kept.response_id = finished.response_id AND kept.response_id = ANY($3::text[])
+"""
 CANCEL = text("""
     INSERT INTO worker.leases AS held (response_id, attempt, state, owner, expires_at, cancelled)
-    VALUES (:response_id, 0, 'abandoned', '', 'infinity', true)
+    SELECT id, 0, 'abandoned', '', 'infinity', true FROM unnest(CAST(:ids AS text[])) AS id
     ON CONFLICT (response_id) DO UPDATE SET cancelled = true WHERE held.state <> 'finished'
 """)
 RENEW = text("""
@@ -81,10 +92,16 @@ EXPECT = text("""
     ON CONFLICT (response_id) DO NOTHING
 """)
 FORGET = text("""
-    DELETE FROM worker.leases WHERE response_id IN (
-        SELECT response_id FROM worker.leases
-        WHERE (state = 'finished' OR (state = 'abandoned' AND expires_at = 'infinity'))
-            AND created_at < now() - make_interval(days => :days)
-        LIMIT :most
+    WITH forgotten AS (
+        DELETE FROM worker.leases WHERE response_id IN (
+            SELECT response_id FROM worker.leases
+            WHERE (state = 'finished' OR (state = 'abandoned' AND expires_at = 'infinity'))
+                AND created_at < now() - make_interval(days => :days)
+            LIMIT :most
+        )
+        RETURNING response_id
+    ), orphans AS (
+        DELETE FROM worker.checkpoints WHERE response_id IN (SELECT response_id FROM forgotten)
     )
+    SELECT count(*) FROM forgotten
 """).bindparams(bindparam("days"), bindparam("most"))

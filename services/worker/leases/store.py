@@ -120,10 +120,13 @@ class LeaseStore:
             for taken, attempt, cancelled, handovers, since in rows
         }
 
-    async def cancel(self, response_id: str) -> None:
-        """Mark a response as cancelled for whoever runs it, now or later. Idempotent."""
+    async def cancel(self, *response_ids: str) -> None:
+        """Mark responses, each once, as cancelled for whoever runs them, now or later. Idempotent.
+
+        They are few hundred at the most: all is one statement.
+        """
         async with self._engine.connect() as connection:
-            await connection.execute(statements.CANCEL, {"response_id": response_id})
+            await connection.execute(statements.CANCEL, {"ids": sorted(response_ids)})
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> dict[str, bool]:
         """Extend the leases of (response id, attempt); return those that are still ours.
@@ -136,9 +139,16 @@ class LeaseStore:
             )
             return {row.response_id: row.cancelled for row in rows}
 
-    async def finish(self, held: Sequence[tuple[str, int]]) -> None:
-        """Mark responses as done for ever."""
-        await self._direct.fetch(statements.FINISH, *_pairs(held).values())
+    async def finish(
+        self, held: Sequence[tuple[str, int]], *, checkpointed: Sequence[str] = ()
+    ) -> None:
+        """Mark responses as done for ever; those named as `checkpointed` lose their checkpoint."""
+        if checkpointed:
+            await self._direct.fetch(
+                statements.FINISH_WITH_CHECKPOINTS, *_pairs(held).values(), list(checkpointed)
+            )
+        else:
+            await self._direct.fetch(statements.FINISH, *_pairs(held).values())
 
     async def release(
         self, held: Sequence[tuple[str, int]], *, orderly: bool, again_after_seconds: float
@@ -216,11 +226,13 @@ class LeaseStore:
             )
 
     async def forget(self, *, days: int, most: int) -> int:
-        """Delete up to `most` leases older than `days`: finished ones and idle cancel marks."""
+        """Delete up to `most` leases older than `days`: finished ones and idle cancel marks.
+
+        What is left of their checkpoints goes with them.
+        """
         async with self._engine.connect() as connection:
-            return (
-                await connection.execute(statements.FORGET, {"days": days, "most": most})
-            ).rowcount
+            forgotten = await connection.execute(statements.FORGET, {"days": days, "most": most})
+            return int(forgotten.scalar_one())
 
 
 def _pairs(held: Sequence[tuple[str, int]]) -> dict[str, list[str] | list[int]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -68,10 +68,14 @@ class UpstreamClient:
         if self._session is not None:
             await self._session.close()
 
-    @asynccontextmanager
-    async def post(
-        self, path: str, body: bytes, *, whole: bool = False
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        whole: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Send a request and yield the answer once its status is below 400.
 
         With `whole` the answer comes in one piece after all the work: its first byte has the total
@@ -79,21 +83,45 @@ class UpstreamClient:
         `UpstreamError` for refusals, timeouts and broken connections, also for those that happen
         while the caller reads. While the provider may not be asked it is not: see `Guard`.
         """
+        return self._exchange("POST", path, body, whole=whole, headers=headers)
+
+    def get(
+        self, path: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Ask for a stream that exists; yields and raises as `post` does."""
+        return self._exchange("GET", str(URL(path).with_query(query)), None)
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        *,
+        whole: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
         config = self.config
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = URL(config.base_url.rstrip("/") + path)
+            url = URL(config.base_url.rstrip("/") + path)
+            if body is not None:
+                self._urls[path] = url
         if self.guard.limited:
             await self.guard.place()
         with self.guard.call() as call:
             try:
                 if whole:
-                    answer = await self._session.post(url, data=body, timeout=self._whole)
+                    answer = await self._session.request(
+                        method, url, data=body, headers=headers, timeout=self._whole
+                    )
                 else:
                     async with asyncio.timeout(config.first_byte_timeout_seconds):
-                        answer = await self._session.post(url, data=body, timeout=self._streamed)
+                        answer = await self._session.request(
+                            method, url, data=body, headers=headers, timeout=self._streamed
+                        )
                 try:
                     if answer.status >= 400:
                         raise await _refusal(answer)
@@ -113,11 +141,13 @@ class UpstreamClient:
                     f"the connection to the provider {config.name} failed: {type(error).__name__}"
                 ) from error
 
-    async def read_json(self, path: str, body: bytes) -> dict[str, Any]:
+    async def read_json(
+        self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Post and return the JSON object of the answer; raises `UpstreamError`."""
         parts: list[bytes] = []
         room = self._max_response_bytes
-        async with self.post(path, body, whole=True) as answer:
+        async with self.post(path, body, whole=True, headers=headers) as answer:
             async for part in answer.content.iter_any():
                 parts.append(part)
                 room -= len(part)

@@ -39,6 +39,14 @@ class OnDemandVendor:
         """Return the object `response.compaction`; raises `UpstreamError`."""
         return await (await self._loaded()).compact(body)
 
+    async def retrieve(self, response_id: str) -> dict[str, Any]:
+        """Return a response that the provider keeps; raises `UpstreamError`."""
+        return await (await self._loaded()).retrieve(response_id)
+
+    async def cancel(self, response_id: str) -> dict[str, Any]:
+        """Stop a background response of the provider's; raises `UpstreamError`."""
+        return await (await self._loaded()).cancel(response_id)
+
     async def _loaded(self) -> VendorClient:
         if self._client is None:
             # In a thread: it takes half a second, and streams go on meanwhile.

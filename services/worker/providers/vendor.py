@@ -23,7 +23,7 @@ from services.worker.providers.client import refusal
 
 
 class VendorClient:
-    """Counts tokens and compacts conversations at one provider; every failure an `UpstreamError`.
+    """Calls of one provider beside its create call; every failure is an `UpstreamError`.
 
     Answers are returned as the provider wrote them, so that fields newer than the client's types
     get through. Connects when it is first asked.
@@ -57,6 +57,24 @@ class VendorClient:
         try:
             responses = self._connected().responses.with_streaming_response
             async with responses.compact(model=body["model"], extra_body=body) as answer:
+                return _object(await self._read(answer))
+        except (OpenAIError, httpx2.HTTPError) as error:
+            raise self._failure(error) from error
+
+    async def retrieve(self, response_id: str) -> dict[str, Any]:
+        """Return the provider's response of that id as it is now."""
+        try:
+            responses = self._connected().responses.with_streaming_response
+            async with responses.retrieve(response_id) as answer:
+                return _object(await self._read(answer))
+        except (OpenAIError, httpx2.HTTPError) as error:
+            raise self._failure(error) from error
+
+    async def cancel(self, response_id: str) -> dict[str, Any]:
+        """Stop the provider's background response of that id; return it as it is then."""
+        try:
+            responses = self._connected().responses.with_streaming_response
+            async with responses.cancel(response_id) as answer:
                 return _object(await self._read(answer))
         except (OpenAIError, httpx2.HTTPError) as error:
             raise self._failure(error) from error

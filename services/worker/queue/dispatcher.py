@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -160,16 +161,16 @@ class Dispatcher:
         """Take what there is room for; say whether it is worth to look again at once."""
         self._wake.clear()
         room = min(self._bounds.running - len(self._running), _AT_ONCE)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.monotonic()
         taken = await self._queue.take(room=max(room, 0), bounds=self._bounds)
-        self._took = min(loop.time() - began, self._bounds.poll_seconds)
+        self._took = min(time.monotonic() - began, self._bounds.poll_seconds)
         if taken is None:
             return True
         if not taken:
             return False
         # From here on the leases are ours to renew, whatever Kafka does meanwhile.
-        self._keeper.hold({one.place.response_id: one.claim.attempt for one in taken})
+        attempts = {one.place.response_id: one.claim.attempt for one in taken}
+        self._keeper.hold(attempts, since=began)
         places = [one.place for one in taken]
         commands = await retry(lambda: self._reader.read(places), on=OUTAGES, backoff=_PATIENT)
         for one in taken:

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 
-import orjson
-
 from services.kit.clock import Clock
-from services.worker import sse
-from services.worker.domain import Event, Job, fail, terminal_status
-from services.worker.errors import RequestRefusedError, UpstreamError
+from services.worker.checkpoints.state import State
+from services.worker.domain import Job
+from services.worker.errors import RequestRefusedError
 from services.worker.files.attached import refuse_lost
 from services.worker.metrics import WorkerMetrics, unregistered
 from services.worker.outbox import OutStream
 from services.worker.providers.policy import choose, overrides, pause_before_retry
-from services.worker.runs.composer import Composer
-from services.worker.runs.outcome import Outcome, Progress, estimate_usage, refused, via
-from services.worker.runs.passthrough import Passthrough
+from services.worker.runs.composing import Save, compose
+from services.worker.runs.detached import Vendor, abandon, follow
+from services.worker.runs.outcome import Outcome, Progress, refused, via
+from services.worker.runs.piping import forward, pipe
+from services.worker.runs.tries import Limits, Try
 from services.worker.runs.upstream import Tools, Upstream
 from services.worker.runs.writer import EventWriter
 from services.worker.seals import ItemSeals
-from services.worker.tools.plan import ToolPlan
+
+__all__ = ["Attempts", "Limits"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one run."""
-
-    max_turns: int
-    max_event_bytes: int
+async def _save_nothing(_: Job, __: State) -> None: ...
 
 
 @dataclass
 class Attempts:
-    """Gets a job answered by one of its model's providers; holds no state between jobs."""
+    """Gets a job answered by one of its model's providers; holds no state between jobs.
+
+    `save` returns when a later attempt can go on from a state. `vendors` are the providers' clients
+    for their own background responses, by name.
+    """
 
     upstreams: Callable[[str], Sequence[Upstream]]
     tools: Tools
@@ -47,6 +45,8 @@ class Attempts:
     limits: Limits
     seals: ItemSeals = field(default_factory=ItemSeals)
     metrics: WorkerMetrics = field(default_factory=unregistered)
+    save: Save = _save_nothing
+    vendors: Mapping[str, Vendor] = field(default_factory=dict)
 
     def first_provider(self, job: Job) -> str:
         """Return the name of the provider that is asked first, `none` when there is none."""
@@ -60,10 +60,19 @@ class Attempts:
             return upstreams[place].config.name
         return self.first_provider(job)
 
+    async def abandon(self, progress: Progress) -> None:
+        """Stop what a provider does in the background for a run that its owner stopped."""
+        detached = progress.detached
+        if detached is not None and detached.provider in self.vendors:
+            await abandon(self.vendors[detached.provider], detached, progress)
+
     async def run(
         self, job: Job, out: OutStream, skip_through: int, progress: Progress | None = None
     ) -> Outcome:
-        """Try the model's providers in order, each as often as it may, until output went out."""
+        """Try the model's providers in order, each as often as it may, until output went out.
+
+        One that an earlier attempt had come far with is asked before all others.
+        """
         progress = progress or Progress()
         known = self.upstreams(job.command.model)
         try:
@@ -78,11 +87,13 @@ class Attempts:
             silent = EventWriter(None, skip_through=skip_through)
             provider = self.first_provider(job)
             return refused(job, refusal, provider, silent, self.clock.now())
+        if (begun := progress.boundary or progress.detached) is not None:
+            upstreams = sorted(upstreams, key=lambda one: one.config.name != begun.provider)
         outcome: Outcome | None = None
         for number, upstream in enumerate(upstreams):
             if number:
                 self.metrics.fell_back(upstreams[number - 1].config.name)
-            if (place := known.index(upstream)) > 0:
+            if (place := known.index(upstream)) > 0 or (begun is not None and len(known) > 1):
                 out.write(via(place))
             progress.provider = upstream.config.name
             last = number == len(upstreams) - 1
@@ -108,7 +119,18 @@ class Attempts:
         config = upstream.config
         began = self.clock.monotonic()
         for failures in count(1):
-            outcome = await self._attempt(job, out, upstream, skip_through, progress)
+            outcome = await self._attempt(
+                Try(
+                    job,
+                    out,
+                    upstream,
+                    skip_through,
+                    progress,
+                    self.limits,
+                    self.clock,
+                    self.metrics,
+                )
+            )
             error = outcome.error
             if error is None or outcome.delivered or isinstance(error, RequestRefusedError):
                 return outcome
@@ -126,16 +148,8 @@ class Attempts:
             await asyncio.sleep(pause)
         raise AssertionError
 
-    async def _attempt(
-        self,
-        job: Job,
-        out: OutStream,
-        upstream: Upstream,
-        skip_through: int,
-        progress: Progress,
-    ) -> Outcome:
-        config = upstream.config
-        silent = EventWriter(None, skip_through=skip_through)
+    async def _attempt(self, one: Try) -> Outcome:
+        job, config = one.job, one.upstream.config
         if (changed := overrides(job, config)) is not None:
             job = replace(job, overrides=changed)
         try:
@@ -143,133 +157,18 @@ class Attempts:
             plan = self.tools.plan(job, config)
             refuse_lost(job.files)
         except RequestRefusedError as error:
-            return refused(job, error, config.name, silent, self.clock.now())
+            return one.failed(error)
+        if job is not one.job:
+            one = replace(one, job=job)
         if config.dialect == "responses" and not plan.runs_here:
-            if job.command.stream:
-                return await self._pipe(job, out, upstream, skip_through, progress)
-            return await self._forward(job, upstream)
-        return await self._compose(job, out, upstream, plan, skip_through, progress)
-
-    async def _forward(self, job: Job, upstream: Upstream) -> Outcome:
-        """Serve a JSON client from a Responses-native provider."""
-        config = upstream.config
-        body = orjson.dumps(
-            job.upstream_request(model=config.upstream_name(job.command.model), stream=False)
-        )
-        try:
-            response = await upstream.client.read_json("/responses", body)
-            if terminal_status(response) is None:
-                raise UpstreamError("the provider's answer is no finished Response")
-        except UpstreamError as error:
-            return refused(job, error, config.name, EventWriter(None), self.clock.now())
-        return Outcome(job.adopt(response), config.name)
-
-    async def _pipe(
-        self,
-        job: Job,
-        out: OutStream,
-        upstream: Upstream,
-        skip_through: int,
-        progress: Progress,
-    ) -> Outcome:
-        """Serve a stream from a Responses-native provider, byte for byte."""
-        config = upstream.config
-        body = orjson.dumps(
-            job.upstream_request(model=config.upstream_name(job.command.model), stream=True)
-        )
-        pipe = Passthrough(
-            job, out, max_event_bytes=self.limits.max_event_bytes, skip_through=skip_through
-        )
-        progress.partial = pipe.partial
-        began = time.monotonic()
-        try:
-            await pipe.run(upstream.client, body)
-        except UpstreamError as error:
-            return self._broken_pipe(job, pipe, error, config.name)
-        finally:
-            if pipe.first_output_at is not None:
-                waited = pipe.first_output_at - began
-                self.metrics.first_output(config.name, job.command.model, waited)
-        terminal = pipe.terminal
-        assert terminal is not None
-        return Outcome(
-            terminal["response"],
-            config.name,
-            frame=sse.encode(terminal),
-            last_sequence_number=terminal["sequence_number"],
-        )
-
-    def _broken_pipe(
-        self, job: Job, pipe: Passthrough, error: UpstreamError, provider: str
-    ) -> Outcome:
-        built = pipe.partial()
-        if not built.delivered:
-            # At most its beginning was told: another try goes on behind that.
-            told = max(pipe.skip_through, built.last_sequence_number)
-            silent = EventWriter(None, skip_through=told)
-            return refused(job, error, provider, silent, self.clock.now())
-        response = fail(
-            pipe.skeleton or job.skeleton(created_at=self._now()),
-            error=error.response_error(),
-            output=built.items,
-            finished_at=self.clock.now(),
-        )
-        response["usage"] = estimate_usage(job, built.items)
-        return Outcome(
-            response,
-            provider,
-            error=error,
-            last_sequence_number=built.last_sequence_number + 1,
-            estimated_usage=True,
-            delivered=True,
-        )
-
-    async def _compose(
-        self,
-        job: Job,
-        out: OutStream,
-        upstream: Upstream,
-        plan: ToolPlan,
-        skip_through: int,
-        progress: Progress,
-    ) -> Outcome:
-        """Serve from turns of either dialect, with the tools that run here in between."""
-        config = upstream.config
-        write = out.write if job.command.stream else None
-        writer = EventWriter(write, skip_through=skip_through)
-        response = job.skeleton(created_at=self._now())
-        composer = Composer(
-            job=job,
-            provider=config,
-            turns=upstream.turns,
-            plan=plan,
-            writer=writer,
-            call_tool=partial(self.tools.call, job),
+            if config.background and job.command.background and config.name in self.vendors:
+                return await follow(one, self.vendors[config.name], self.save)
+            return await (pipe(one) if job.command.stream else forward(one))
+        return await compose(
+            one,
+            plan,
+            tools=self.tools,
             new_id=self.new_id,
-            max_turns=self.limits.max_turns,
+            save=self.save,
             seal=self.seals.for_output(job) if config.dialect == "chat" else None,
         )
-        progress.partial = lambda: writer.built
-        began = time.monotonic()
-        for kind in ("response.created", "response.in_progress"):
-            writer.emit({"type": kind, "response": response})
-        try:
-            response = await composer.run(response)
-        except UpstreamError as error:
-            return refused(job, error, config.name, writer, self.clock.now())
-        finally:
-            if writer.first_output_at is not None and job.command.stream:
-                waited = writer.first_output_at - began
-                self.metrics.first_output(config.name, job.command.model, waited)
-        response["completed_at"] = self._now() if response["status"] == "completed" else None
-        event: Event = {"type": f"response.{response['status']}", "response": response}
-        frame = writer.close(event)
-        return Outcome(
-            response,
-            config.name,
-            frame=frame,
-            last_sequence_number=writer.last_sequence_number,
-        )
-
-    def _now(self) -> int:
-        return int(self.clock.now().timestamp())

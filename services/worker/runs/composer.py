@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 from contracts.providers import ProviderConfig
 from contracts.tools import ToolResultV1
 from services.worker.chat.turn import TurnEnd
+from services.worker.checkpoints.state import Boundary, PendingCall
 from services.worker.domain import (
     Event,
     Item,
@@ -22,28 +22,33 @@ from services.worker.domain import (
 )
 from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.providers.turns import Turns
+from services.worker.runs.calls import (
+    OVER_LIMIT,
+    OpenCall,
+    close,
+    list_id,
+    opened,
+    result_of,
+    result_told,
+    tell,
+)
+from services.worker.runs.outcome import Progress
 from services.worker.runs.writer import EventWriter
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
 
-_OVER_LIMIT = "The call was not made: the response's max_tool_calls was reached."
-
 CallTool = Callable[[McpCall], Awaitable[ToolResultV1]]
+Save = Callable[[Boundary], Awaitable[None]]
 
 
-@dataclass
-class _PendingCall:
-    """A tool call of the turn at hand, as the model made it and as the client sees it."""
-
-    output_index: int
-    item: Item
-    function_call: Item | None = None
+async def _keep_nothing(_: Boundary) -> None: ...
 
 
 @dataclass
 class Composer:
     """Composes one response. `new_id` makes item ids; `call_tool` runs one MCP call; `seal` writes
-    into finished items what the client shall keep for us.
+    into finished items what the client shall keep for us. `save` returns when a boundary is
+    durable: before the calls of a turn are made. `progress` hears of each boundary.
     """
 
     job: Job
@@ -55,37 +60,91 @@ class Composer:
     new_id: Callable[[str], str]
     max_turns: int
     seal: Callable[[Item], None] | None = None
+    save: Save = _keep_nothing
+    progress: Progress = field(default_factory=Progress)
+    _created_at: int = 0
+    _turns: int = 0
     _output: list[Item] = field(default_factory=list)
+    _carried: list[Item] = field(default_factory=list)
+    _changed: dict[str, Any] = field(default_factory=dict)
     _usage: dict[str, Any] | None = None
     _calls_made: int = 0
 
-    async def run(self, response: Response) -> Response:
-        """Return the finished Response, built upon its skeleton; raises `UpstreamError`."""
+    async def run(self, response: Response, begin: Boundary | None = None) -> Response:
+        """Return the finished Response, built upon its skeleton; raises `UpstreamError`.
+
+        With `begin` it goes on from there: finished turns are not asked again.
+        """
+        self._created_at = response["created_at"]
         request = self._turn_request()
         names = self.plan.names()
-        items = mcp_history_as_functions(self.job.complete_input(), names)
-        self._list_tools(items_before=self.job.input_items())
-        for _ in range(self.max_turns):
-            end, calls, originals = await self._turn(request, items)
+        own_input = mcp_history_as_functions(self.job.complete_input(), names)
+        if begin is None:
+            self._list_tools(items_before=self.job.input_items())
+        elif (end := await self._go_on(begin)) is not None:
+            return self._finish(response, end)
+        while self._turns < self.max_turns:
+            self._at_boundary()
+            asked = {**request, **self._changed}
+            end, calls, originals = await self._turn(asked, [*own_input, *self._carried])
+            self._turns += 1
             self._usage = add_usage(self._usage, end.usage)
             if end.status != "completed":
                 self._cut_off(calls)
                 return self._finish(response, end)
             if not calls:
                 return self._finish(response, end)
-            results = await self._run_calls(calls)
-            items = [*items, *originals, *results]
-            waiting_for_client = any(
-                item.get("type") in ("function_call", "custom_tool_call") for item in self._output
-            )
-            if waiting_for_client:
-                return self._finish(response, end)
+            self._carried = [*self._carried, *originals]
             if "tool_choice" in request:
-                request = {**request, "tool_choice": _unforced(request["tool_choice"])}
-            if self._limit_reached():
-                request = {**request, "tool_choice": "none"}
+                self._changed["tool_choice"] = _unforced(asked["tool_choice"])
+            self.progress.paid(self._usage, len(self._output))
+            await self.save(self._boundary(calls, end.service_tier))
+            await self._run_calls(calls)
+            if self._waits_for_client():
+                return self._finish(response, end)
         raise UpstreamError(
             f"the response took more than {self.max_turns} model turns", retryable=False
+        )
+
+    async def _go_on(self, begin: Boundary) -> TurnEnd | None:
+        """Take up where an earlier try ended; return the end if that was the last turn."""
+        self._created_at = begin.created_at
+        self._turns = begin.turns
+        self._output = list(begin.output)
+        self._carried = begin.carried_to(self.provider.name)
+        self._changed = dict(begin.changed)
+        self._usage = begin.usage
+        self._calls_made = begin.calls_made
+        self.progress.paid(self._usage, len(self._output))
+        if not begin.pending:
+            return None
+        calls = [
+            OpenCall(one.output_index, self._output[one.output_index], one.call_id)
+            for one in begin.pending
+        ]
+        await self._run_calls(calls)
+        if self._waits_for_client():
+            return TurnEnd("completed", [], service_tier=begin.service_tier)
+        return None
+
+    def _at_boundary(self) -> None:
+        self.writer.begin_turn()
+        self.progress.boundary = self._boundary([], None)
+        self.progress.asking(self._usage, len(self._output), self._carried)
+
+    def _boundary(self, calls: list[OpenCall], service_tier: str | None) -> Boundary:
+        return Boundary(
+            provider=self.provider.name,
+            created_at=self._created_at,
+            next_number=self.writer.next_number,
+            turns=self._turns,
+            output=list(self._output),
+            carried=self._carried,
+            pending=[PendingCall(call.output_index, call.call_id) for call in calls],
+            usage=self._usage,
+            calls_made=self._calls_made,
+            changed=dict(self._changed),
+            service_tier=service_tier,
         )
 
     def _turn_request(self) -> dict[str, Any]:
@@ -103,7 +162,12 @@ class Composer:
         limit = self.job.request.get("max_tool_calls")
         return limit is not None and self._calls_made >= limit
 
-    def _cut_off(self, calls: list[_PendingCall]) -> None:
+    def _waits_for_client(self) -> bool:
+        return any(
+            item.get("type") in ("function_call", "custom_tool_call") for item in self._output
+        )
+
+    def _cut_off(self, calls: list[OpenCall]) -> None:
         """Close the calls of a turn that broke off: they were not made."""
         for call in calls:
             call.item["status"] = "incomplete"
@@ -116,7 +180,7 @@ class Composer:
                 continue
             index = len(self._output)
             item: Item = {
-                "id": self.new_id("mcpl"),
+                "id": list_id(self.job.response_id, server.label),
                 "type": "mcp_list_tools",
                 "server_label": server.label,
                 "tools": [],
@@ -134,9 +198,9 @@ class Composer:
 
     async def _turn(
         self, request: dict[str, Any], items: list[Item]
-    ) -> tuple[TurnEnd, list[_PendingCall], list[Item]]:
+    ) -> tuple[TurnEnd, list[OpenCall], list[Item]]:
         base = len(self._output)
-        calls: dict[int, _PendingCall] = {}
+        calls: dict[int, OpenCall] = {}
         end: TurnEnd | None = None
         model = self.provider.upstream_name(self.job.command.model)
         async with aclosing(self.turns.turn(request, items, model=model)) as events:
@@ -153,11 +217,11 @@ class Composer:
         for index, item in enumerate(end.output):
             call = calls.get(index)
             if call is not None:
-                call.function_call = item
+                call.call_id = item.get("call_id")
             self._output.append(item if call is None else call.item)
         return end, list(calls.values()), end.output
 
-    def _forward(self, event: Event, base: int, calls: dict[int, _PendingCall]) -> None:
+    def _forward(self, event: Event, base: int, calls: dict[int, OpenCall]) -> None:
         index = event.get("output_index")
         if index is None:
             self.writer.emit(event)
@@ -173,78 +237,43 @@ class Composer:
             and item.get("type") == "function_call"
             and (target := self.plan.mcp.get(str(item.get("name")))) is not None
         ):
-            calls[index] = self._open_call(target, base + index)
-        elif (call := calls.get(index)) is None:
+            call = calls[index] = opened(target, base + index, self.new_id("mcp"))
+            self._event(kind, output_index=call.output_index, item=dict(call.item))
+            tell(self.writer, call, "response.mcp_call.in_progress")
+        elif (known := calls.get(index)) is None:
             self.writer.emit(event)
         elif kind == "response.function_call_arguments.delta":
-            self._of_call(call, "response.mcp_call_arguments.delta", delta=event["delta"])
+            tell(self.writer, known, "response.mcp_call_arguments.delta", delta=event["delta"])
         elif kind == "response.function_call_arguments.done":
-            call.item["arguments"] = event["arguments"]
-            self._of_call(call, "response.mcp_call_arguments.done", arguments=event["arguments"])
+            arguments = known.item["arguments"] = event["arguments"]
+            tell(self.writer, known, "response.mcp_call_arguments.done", arguments=arguments)
 
-    def _open_call(self, target: tuple[str, str], output_index: int) -> _PendingCall:
-        label, tool = target
-        item: Item = {
-            "id": self.new_id("mcp"),
-            "type": "mcp_call",
-            "status": "in_progress",
-            "approval_request_id": None,
-            "arguments": "",
-            "error": None,
-            "name": tool,
-            "output": None,
-            "server_label": label,
-        }
-        call = _PendingCall(output_index, item)
-        self._event("response.output_item.added", output_index=output_index, item=dict(item))
-        self._of_call(call, "response.mcp_call.in_progress")
-        return call
-
-    def _of_call(self, call: _PendingCall, kind: str, **fields: Any) -> None:
-        self._event(kind, output_index=call.output_index, item_id=call.item["id"], **fields)
-
-    async def _run_calls(self, calls: list[_PendingCall]) -> list[Item]:
-        """Run the calls side by side; return their outputs as the next turn's input items.
+    async def _run_calls(self, calls: list[OpenCall]) -> None:
+        """Run the calls side by side; their outputs are carried to the next turn.
 
         Those above the request's limit are not made.
         """
         limit = self.job.request.get("max_tool_calls")
         within = len(calls) if limit is None else max(0, limit - self._calls_made)
-        made = [
-            McpCall(
-                server_label=call.item["server_label"],
-                tool=call.item["name"],
-                arguments=call.item["arguments"] or "{}",
-                position=position,
-            )
-            for position, call in enumerate(calls[:within], self._calls_made)
-        ]
+        made = calls[:within]
+        results = await asyncio.gather(
+            *(self._result(call, position) for position, call in enumerate(made, self._calls_made))
+        )
         self._calls_made += len(made)
-        results = await asyncio.gather(*(self.call_tool(call) for call in made))
+        results += [(OVER_LIMIT, True)] * (len(calls) - len(made))
         outputs: list[Item] = []
-        for call, result in zip_longest(calls, results):
-            failure = _OVER_LIMIT if result is None else _failure_of(result)
-            text = failure if failure is not None else result.output
-            self._close_call(call, text, failed=failure is not None)
-            outputs.append(
-                {
-                    "type": "function_call_output",
-                    "call_id": (call.function_call or {}).get("call_id"),
-                    "output": text,
-                }
-            )
-        return outputs
+        for call, (text, failed) in zip(calls, results, strict=True):
+            close(self.writer, call, text, failed=failed)
+            outputs.append(call.answer(text))
+        self._carried = [*self._carried, *outputs]
+        if self._limit_reached():
+            self._changed["tool_choice"] = "none"
 
-    def _close_call(self, call: _PendingCall, text: str, *, failed: bool) -> None:
-        if failed:
-            content = [{"type": "text", "text": text}]
-            error = {"type": "mcp_tool_execution_error", "content": content}
-            call.item.update(status="failed", error=error)
-            self._of_call(call, "response.mcp_call.failed")
-        else:
-            call.item.update(status="completed", output=text)
-            self._of_call(call, "response.mcp_call.completed")
-        self._event("response.output_item.done", output_index=call.output_index, item=call.item)
+    async def _result(self, call: OpenCall, position: int) -> tuple[str, bool]:
+        told = result_told(self.progress.earlier.item(call.output_index))
+        if told is not None:
+            return told
+        return result_of(await self.call_tool(call.at(position)))
 
     def _finish(self, response: Response, end: TurnEnd) -> Response:
         response["status"] = end.status
@@ -265,9 +294,3 @@ def _unforced(choice: Any) -> Any:
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         return {**choice, "mode": "auto"}
     return choice if choice in (None, "auto", "none") else "auto"
-
-
-def _failure_of(result: ToolResultV1) -> str | None:
-    if result.error is None:
-        return None
-    return result.message or result.output or f"the tool call failed: {result.error}"

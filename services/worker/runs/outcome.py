@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import orjson
 
 from services.worker import sse
-from services.worker.domain import Item, Job, Response, cancel, fail
+from services.worker.checkpoints.state import Boundary, Detached
+from services.worker.domain import Item, Job, Response, add_usage, cancel, fail
 from services.worker.errors import UpstreamError
 from services.worker.runs.output import OutputBuilder
 from services.worker.runs.writer import EventWriter
@@ -21,6 +22,8 @@ INTERRUPTED = {
 }
 # The API has no event for a cancelled response: its stream ends with a comment.
 CANCELLED_FRAME = b": cancelled\n\n"
+# A later attempt that finds the end on the log must know that the usage in it is estimated.
+ESTIMATED = b": estimated usage\n\n"
 _VIA = b": via "
 
 
@@ -44,41 +47,88 @@ class Outcome:
     on_log: bool = False
 
 
-def failed_response(job: Job, error: dict[str, str], output: list[Item], now: datetime) -> Response:
-    """Return a failed Response with its partial output and, if there is any, estimated usage."""
-    response = job.skeleton(created_at=int(now.timestamp()))
-    fail(response, error=error, output=output, finished_at=now)
-    if output:
-        response["usage"] = estimate_usage(job, output)
-    return response
+@dataclass(slots=True)
+class Spent:
+    """What a response has cost for certain, and whether there is more that nobody counted.
+
+    `usage` sums the turns that ended, which gave the first `items` of the output. While a turn is
+    `asked`, its input beyond the request's own is `carried`.
+    """
+
+    usage: dict[str, Any] | None = None
+    items: int = 0
+    carried: list[Item] = field(default_factory=list)
+    asked: bool = True
+
+    def all_in_all(self, job: Job, items: list[Item]) -> tuple[dict[str, Any] | None, bool]:
+        """Return the usage of a response that ends with these items, and whether it is estimated.
+
+        Output of a turn that did not end was paid for, too: it is estimated on top.
+        """
+        broken = items[self.items :]
+        if not (self.asked and broken):
+            return self.usage, False
+        return add_usage(self.usage, estimate_usage(job, broken, self.carried)), True
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come, for who ends it: who is asked, and what there is of an answer."""
+    """How far a run has come, for who ends it or tries again.
+
+    Who is asked, what there is of an answer, what it has cost. A try begins at `boundary` if there
+    is one, or follows the provider's own response, `detached`. `earlier` is what earlier attempts
+    had told, `skeleton` the Response object it began with.
+    """
 
     provider: str | None = None
     partial: Callable[[], OutputBuilder] | None = None
+    spent: Spent = field(default_factory=Spent)
+    boundary: Boundary | None = None
+    detached: Detached | None = None
+    earlier: OutputBuilder = field(default_factory=OutputBuilder)
+    skeleton: Response | None = None
+
+    def paid(self, usage: dict[str, Any] | None, items: int) -> None:
+        """Note that all turns so far have ended: nothing is estimated."""
+        self.spent = Spent(usage, items, asked=False)
+
+    def asking(self, usage: dict[str, Any] | None, items: int, carried: list[Item]) -> None:
+        """Note that a turn begins after those that were paid."""
+        self.spent = Spent(usage, items, carried)
+
+
+def failed_response(
+    job: Job,
+    error: dict[str, str],
+    output: list[Item],
+    now: datetime,
+    usage: dict[str, Any] | None = None,
+) -> Response:
+    """Return a failed Response with its partial output and what it cost."""
+    response = job.skeleton(created_at=int(now.timestamp()))
+    fail(response, error=error, output=output, finished_at=now)
+    response["usage"] = usage
+    return response
 
 
 def cancelled(job: Job, provider: str, now: datetime, progress: Progress | None = None) -> Outcome:
     """Return the outcome of a response that its owner stopped, with what was said until then.
 
-    Nobody counted its tokens: they are estimated.
+    Nobody counted the tokens of a turn that was under way: they are estimated.
     """
     response = cancel(job.skeleton(created_at=int(now.timestamp())))
     if progress is None or progress.provider is None:
         return Outcome(response, provider, frame=CANCELLED_FRAME)
     built = progress.partial() if progress.partial is not None else OutputBuilder()
-    if built.items:
-        response.update(output=built.items, usage=estimate_usage(job, built.items))
+    usage, estimated = progress.spent.all_in_all(job, built.items)
+    response.update(output=built.items, usage=usage)
     last = built.last_sequence_number
     return Outcome(
         response,
         progress.provider,
         frame=CANCELLED_FRAME,
         last_sequence_number=last if last >= 0 else None,
-        estimated_usage=bool(built.items),
+        estimated_usage=estimated,
     )
 
 
@@ -99,12 +149,19 @@ def via_of(payload: bytes) -> int | None:
 
 
 def refused(
-    job: Job, error: UpstreamError, provider: str, writer: EventWriter, now: datetime
+    job: Job,
+    error: UpstreamError,
+    provider: str,
+    writer: EventWriter,
+    now: datetime,
+    *,
+    spent: Spent | None = None,
 ) -> Outcome:
-    """Return the outcome of a failure, with what was said before it."""
+    """Return the outcome of a failure, with what was said before it and what that cost."""
     items = writer.built.items
     written_through = writer.last_sequence_number
-    response = failed_response(job, error.response_error(), items, now)
+    usage, estimated = (spent or Spent()).all_in_all(job, items)
+    response = failed_response(job, error.response_error(), items, now, usage)
     opening = b""
     if written_through < 0:
         begun = {**response, "status": "in_progress", "error": None}
@@ -117,8 +174,8 @@ def refused(
         error=error,
         last_sequence_number=writer.last_sequence_number,
         written_through=written_through,
-        estimated_usage=bool(items),
-        delivered=writer.built.delivered,
+        estimated_usage=estimated,
+        delivered=writer.delivered,
     )
 
 
@@ -135,10 +192,15 @@ def last_frame(outcome: Outcome) -> bytes:
     )
 
 
-def estimate_usage(job: Job, output: list[Item]) -> dict[str, Any]:
-    """Estimate the usage of a response that broke: four bytes of text count as a token."""
+def estimate_usage(
+    job: Job, output: list[Item], carried: list[Item] | None = None
+) -> dict[str, Any]:
+    """Estimate the usage of a turn that broke: four bytes of text count as a token.
+
+    `carried` is its input beyond the request's own.
+    """
     written = len(orjson.dumps(output)) if output else 0
-    read = len(orjson.dumps(job.input_items()))
+    read = len(orjson.dumps([*job.input_items(), *(carried or ())]))
     tokens_in, tokens_out = read // 4, written // 4
     return {
         "input_tokens": tokens_in,

@@ -36,6 +36,14 @@ class OutputBuilder:
         self.last_sequence_number = -1
         self.delivered = False
 
+    def begin_with(self, items: list[Item]) -> None:
+        """Take over the output of turns that ended; call before the first event."""
+        self._items = {index: dict(item) for index, item in enumerate(items)}
+
+    def item(self, output_index: int) -> Item | None:
+        """Return the item at a place as far as it came, None when there is none."""
+        return self._items.get(output_index)
+
     def feed(self, event: Event) -> None:
         """Take one event; those of another shape change nothing but the sequence number."""
         number = event.get("sequence_number")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import aiohttp
 import orjson
 
 from services.worker import sse
@@ -25,10 +28,20 @@ class Passthrough:
 
     Blocks without events about the whole response are never parsed. They are kept, up to 8 MiB, so
     that a broken stream can still be turned into a failed response with its partial output.
+
+    With `goes_on` the stream is one that `earlier` is the beginning of: events up to `skip_through`
+    are left out and all others keep their numbers. `on_begun` is awaited with the provider's own
+    id of the response once that is known.
     """
 
     def __init__(
-        self, job: Job, out: OutStream, *, max_event_bytes: int, skip_through: int = -1
+        self,
+        job: Job,
+        out: OutStream,
+        *,
+        max_event_bytes: int,
+        skip_through: int = -1,
+        on_begun: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._job = job
         self._out = out
@@ -45,11 +58,27 @@ class Passthrough:
         self.first_output_at: float | None = None
         self.terminal: Event | None = None
         self._complaint: str | None = None
+        self._on_begun = on_begun
+        self._upstream_id: str | None = None
+        self._goes_on = False
+        self._earlier = OutputBuilder()
+
+    def go_on(self, earlier: OutputBuilder, skeleton: Response | None) -> None:
+        """Take the stream that comes next for the rest of what was told so far."""
+        self._earlier = earlier
+        self.skeleton = skeleton
+        self._kept, self._kept_bytes, self._latest = [], 0, None
+        self._goes_on = True
+        self.skip_through = earlier.last_sequence_number
 
     async def run(self, client: UpstreamClient, body: bytes) -> None:
-        """Pipe until the terminal event; raises `UpstreamError`, also when there is none."""
+        """Ask and pipe until the terminal event; raises `UpstreamError`, also without one."""
+        await self.follow(client.post("/responses", body))
+
+    async def follow(self, answering: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> None:
+        """Pipe an answer, see `run`."""
         splitter = sse.EventSplitter(limit_bytes=self._max_event_bytes)
-        async with client.post("/responses", body) as answer:
+        async with answering as answer:
             if "text/event-stream" not in answer.headers.get("content-type", ""):
                 raise UpstreamError("the provider did not answer with an event stream")
             chunks: AsyncIterator[bytes] = answer.content.iter_any()
@@ -57,6 +86,9 @@ class Passthrough:
                 self._pass(splitter.feed(chunk))
                 if self.terminal is not None:
                     return
+                if self._on_begun is not None and self._upstream_id is not None:
+                    on_begun, self._on_begun = self._on_begun, None
+                    await on_begun(self._upstream_id)
                 await self._out.room()
             self._pass(splitter.finish())
             if self.terminal is not None:
@@ -85,7 +117,7 @@ class Passthrough:
 
     def partial(self) -> OutputBuilder:
         """Return what was delivered so far, as items."""
-        built = OutputBuilder()
+        built = copy.deepcopy(self._earlier)
         for event in _readable(self._kept):
             built.feed(event)
         if self._latest is not None:
@@ -126,6 +158,7 @@ class Passthrough:
         if kind == "error":
             self._complaint = str(event.get("message") or "") or None
         if whole:
+            self._upstream_id = self._upstream_id or str(response.get("id"))
             self._job.adopt(response)
             if self.skeleton is None:
                 self.skeleton = orjson.loads(orjson.dumps(response))
@@ -147,6 +180,8 @@ class Passthrough:
         goes on where that ended, although this provider may begin with fewer events.
         """
         given = event.get("sequence_number")
+        if self._goes_on and isinstance(given, int):
+            return False
         number = self._next_number
         if isinstance(given, int) and not self._renumbers:
             number = given

@@ -18,11 +18,12 @@ from services.kit.tail import read_range
 from services.worker import sse
 from services.worker.domain import TERMINAL
 from services.worker.errors import UpstreamError
-from services.worker.runs.outcome import via_of
+from services.worker.runs.outcome import ESTIMATED, via_of
 from services.worker.runs.output import OutputBuilder
 
 logger = logging.getLogger(__name__)
 _CLOCK_SLACK_MS = 60_000
+_ESTIMATED = ESTIMATED.removesuffix(sse.END)
 _TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 
 
@@ -31,7 +32,8 @@ class Delivered:
     """The log's view of a response: `finished` is its Response object once the last entry is there.
 
     `error` is the message when the last entry is an error for a JSON client. `via` is the place of
-    the provider that was asked last among those of the model.
+    the provider that was asked last among those of the model. What follows upon the last entry was
+    seen by nobody and changes nothing.
     """
 
     built: OutputBuilder = field(default_factory=OutputBuilder)
@@ -40,11 +42,14 @@ class Delivered:
     error: str | None = None
     last_sequence_number: int | None = None
     ended: bool = False
+    estimated: bool = False
     via: int = 0
 
     def feed(self, entry: Entry, payload: bytes) -> None:
         """Take one entry with its payload, claim check resolved."""
-        self.ended = self.ended or bool(entry.flags & Flag.LAST)
+        if self.ended:
+            return
+        self.ended = bool(entry.flags & Flag.LAST)
         if entry.flags & Flag.JSON:
             body = orjson.loads(payload)
             # An object of the API, `response` mostly; an error has none.
@@ -56,6 +61,7 @@ class Delivered:
         for frame in sse.frames(payload):
             if (place := via_of(frame)) is not None:
                 self.via = place
+            self.estimated = self.estimated or frame == _ESTIMATED
             try:
                 event = sse.parse(frame)
             except UpstreamError:

@@ -67,6 +67,11 @@ def wire_runners(shared: Shared, connections: Connections, mcp: McpTools) -> Run
         limits=Limits(max_turns=settings.max_turns, max_event_bytes=settings.max_event_bytes),
         seals=seals,
         metrics=shared.metrics,
+        vendors={
+            name: vendor
+            for name, vendor in connections.vendors.items()
+            if connections.by_name[name].config.background
+        },
     )
     responses = ResponseRunner(
         attempts=attempts,

@@ -97,6 +97,8 @@ class Written(OutStream):
 
     async def room(self) -> None: ...
 
+    async def fence(self) -> None: ...
+
     async def sent(self) -> None:
         self.waited += 1
 
@@ -171,7 +173,9 @@ class Provider(UpstreamClient):
     content_type: str = "text/event-stream; charset=utf-8"
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes, *, whole: bool = False) -> AsyncIterator[Any]:
+    async def post(
+        self, path: str, body: bytes, *, whole: bool = False, headers: Any = None
+    ) -> AsyncIterator[Any]:
         self.asked.append(orjson.loads(body))
         answer = self.answers.pop(0)
         if isinstance(answer, UpstreamError):
@@ -188,7 +192,7 @@ class Provider(UpstreamClient):
         content = SimpleNamespace(iter_any=chunks)
         yield SimpleNamespace(headers={"content-type": self.content_type}, content=content)
 
-    async def read_json(self, path: str, body: bytes) -> dict[str, Any]:
+    async def read_json(self, path: str, body: bytes, *, headers: Any = None) -> dict[str, Any]:
         self.asked.append(orjson.loads(body))
         answer = self.answers.pop(0)
         if isinstance(answer, UpstreamError):

@@ -149,7 +149,7 @@ class Held(Keeper):
 
     lost = ""
 
-    def hold(self, taken: Any) -> None:
+    def hold(self, taken: Any, *, since: float) -> None:
         self.held_ids = {one for one in taken if one != self.lost}
 
     def holds(self, response_id: str, attempt: int) -> bool:

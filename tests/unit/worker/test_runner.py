@@ -226,7 +226,7 @@ async def test_a_background_response_is_stated_as_started_and_answers_with_its_o
 
 async def test_a_background_response_that_is_stopped_ends_as_cancelled() -> None:
     class Endless(Provider):
-        async def read_json(self, path: str, body: bytes) -> dict[str, Any]:
+        async def read_json(self, path: str, body: bytes, *, headers: Any = None) -> dict[str, Any]:
             run.runner.stop("resp_ours")
             await asyncio.Event().wait()
             return {}
