@@ -53,10 +53,14 @@ class WholeTopics:
         finally:
             await consumer.stop()
 
-    async def records(self, topic: str) -> AsyncIterator[Any]:
-        """Yield every record that is on the topic now."""
+    async def records(self, *topics: str) -> AsyncIterator[Any]:
+        """Yield every record that is on these topics now."""
         # A dead-letter topic has one partition.
-        places = [TopicPartition(topic, partition) for partition in range(PARTITIONS.get(topic, 1))]
+        places = [
+            TopicPartition(topic, partition)
+            for topic in topics
+            for partition in range(PARTITIONS.get(topic, 1))
+        ]
         self._consumer.assign(places)
         ends = await self._consumer.end_offsets(places)
         at = await self._consumer.beginning_offsets(places)
@@ -71,13 +75,11 @@ class WholeTopics:
     async def dead_letters(self) -> dict[str, list[str]]:
         """Return the reasons of all dead letters, by topic."""
         found: dict[str, list[str]] = {}
-        for topic in sorted(await self._consumer.topics()):
-            if not topic.endswith(_DLQ):
-                continue
-            async for record in self.records(topic):
-                headers = {name: value.decode(errors="replace") for name, value in record.headers}
-                place = f"offset {record.offset}, key {(record.key or b'').decode()}"
-                found.setdefault(topic, []).append(f"{place}: {headers.get(_REASON)}")
+        topics = [name for name in await self._consumer.topics() if name.endswith(_DLQ)]
+        async for record in self.records(*topics):
+            headers = {name: value.decode(errors="replace") for name, value in record.headers}
+            place = f"offset {record.offset}, key {(record.key or b'').decode()}"
+            found.setdefault(record.topic, []).append(f"{place}: {headers.get(_REASON)}")
         return found
 
     async def lags(self, bootstrap: str) -> dict[str, int]:

@@ -20,6 +20,7 @@ LONGEST_PAUSE_S = 2.0
 _DONE = b"data: [DONE]"
 _END = b"\n\n"
 _ACCEPT_NOT = (429, 503)
+_NO_TOOLS = "mcp_server_unavailable"
 _BROKEN = (ClientError, ConnectionError, EOFError)
 
 
@@ -99,7 +100,8 @@ class Clients:
             asked.end("error", f"{status} {text}")
         else:
             asked.end("error", f"{status} {text}")
-            asked.complain(f"a good request was answered with {status} {text[:200]}")
+            if _NO_TOOLS not in text:
+                asked.complain(f"a good request was answered with {status} {text[:200]}")
 
     async def _begin(self, asked: Asked) -> None:
         await self.json(asked, asked.intake)

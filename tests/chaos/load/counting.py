@@ -1,4 +1,4 @@
-"""An MCP server whose one tool notes each time it is run: `python -m tests.chaos.load.counting`."""
+"""An MCP server whose one tool notes each time it is run: `python counting.py LEDGER`."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ def server(ledger: Path) -> MCPServer:
 
 def servers_file(ledger: Path) -> str:
     """Return the broker's servers file (TOML) with this server, which writes to `ledger`."""
-    root = Path(__file__).parents[3]
+    # As a file, so that it starts without the packages that it lies in.
     return f"""
 [[servers]]
 label = "{LABEL}"
 transport = "stdio"
 command = "{sys.executable}"
-args = ["-m", "tests.chaos.load.counting", "{ledger}"]
-env = {{ PYTHONPATH = "{root}" }}
+args = ["{Path(__file__).absolute()}", "{ledger}"]
 """
 
 

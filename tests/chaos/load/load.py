@@ -12,11 +12,14 @@ from aiohttp import ClientSession
 from openai import AsyncOpenAI
 
 from tests.chaos.load.client import CONNECT_S, Clients, timeouts
+from tests.chaos.load.counting import LABEL
 from tests.chaos.load.log import Log
 from tests.chaos.load.scenarios import SCENARIOS, run
 
 MAX_CLIENTS = 300
 PATIENCE_S = 60.0
+_TOOLS_TIMEOUT_S = 60.0
+_POLL_S = 0.1
 _READ_BUFFER = 4 * 1024 * 1024
 
 
@@ -58,7 +61,7 @@ class Load:
         return len(self._open)
 
     async def start(self) -> None:
-        """Let clients come until `stop`."""
+        """Let clients come until `stop`; raises TimeoutError when the tools are not there."""
         sdks = {intake: self._sdk(intake) for intake in self._intakes}
         self._closing = list(sdks.values())
         http = ClientSession(
@@ -74,7 +77,19 @@ class Load:
             random=self._random,
             patience=self._patience,
         )
+        if self.executions is not None:
+            await self._offered(http)
         self._arrivals = asyncio.create_task(self._arrive(self._clients))
+
+    async def _offered(self, http: ClientSession) -> None:
+        """Wait until the counting tool can be called."""
+        async with asyncio.timeout(_TOOLS_TIMEOUT_S):
+            while True:
+                async with http.get(f"{self._intakes[0]}/v1/mcp/servers") as answer:
+                    servers = (await answer.json())["data"] if answer.status == 200 else []
+                if any((s["server_label"], s["status"]) == (LABEL, "ready") for s in servers):
+                    return
+                await asyncio.sleep(_POLL_S)
 
     async def stop(self, grace_seconds: float) -> None:
         """Let no more clients come and wait for the rest; who is not done in time hangs."""
