@@ -69,8 +69,7 @@ async def compose(settings: ArtifactsSettings, runtime: Runtime) -> None:
         dead_letters=DeadLetters(producer, service=SERVICE),
         on_fatal=runtime.fail,
     )
-    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stall_seconds)
-    consumers.on_activity = watch.handled
+    watch = ProgressWatch(consumers, clock, seconds=settings.stall_seconds)
     subscriber = LifecycleSubscriber(
         keeper,
         blobs,

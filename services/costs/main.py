@@ -43,8 +43,7 @@ async def compose(settings: CostsSettings, runtime: Runtime) -> None:
         dead_letters=DeadLetters(producer, service="costs"),
         on_fatal=runtime.fail,
     )
-    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stall_seconds)
-    consumers.on_activity = watch.handled
+    watch = ProgressWatch(consumers, clock, seconds=settings.stall_seconds)
     bookkeeper = Bookkeeper(
         book=price_book(settings),
         ledger=ledger,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,8 @@ class Projection:
         self._blobs = blobs
         self._clock = clock
         self._settler = settler
+        self.on_step: Callable[[], None] = lambda: None
+        """Called for each payload that was fetched: a slow store makes batches long."""
 
     async def on_messages(self, batch: list[Received]) -> None:
         """Project a batch; returns when all of it is in the database."""
@@ -100,7 +103,9 @@ class Projection:
             (changes.started if begun else changes.deleted).append(owner)
 
     async def _payload(self, claim: ClaimCheck) -> Any:
-        return orjson.loads(await check_out(self._blobs, claim))
+        payload = await check_out(self._blobs, claim)
+        self.on_step()
+        return orjson.loads(payload)
 
     async def _accepted(self, data: RunResponseV1) -> AcceptedRow:
         request = data.request

@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from contracts.event import Envelope, UnknownContractError
 from contracts.topics import MAX_MESSAGE_BYTES
 from services.kit.codec import decode
+from services.kit.damage import EnduringConsumer
 from services.kit.database import refuses_values
 from services.kit.deadletters import DeadLetters, Record, RefusalError
 from services.kit.offsets import Batch, Offsets
@@ -84,7 +85,7 @@ class Subscription:
     unknown: Unknown | None = None
 
 
-class _PromptConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships no types
+class _PromptConsumer(EnduringConsumer):
     """Waits for records: FastStream sleeps a whole poll interval after an empty poll.
 
     Batches are at least `pace_seconds` apart; what comes in between makes the next one larger.
@@ -147,8 +148,7 @@ class Consumers:
         self._commits = TaskSet(on_fatal)
         self._failed = False
         self._stopping = False
-        self.on_activity: Callable[[int], None] = lambda _messages: None
-        """Called when a batch was handled, and when one is tried again: the consumer moves."""
+        self._activity = 0
 
     def subscribe(self, subscription: Subscription) -> None:
         """Register a consumer; call before `start`."""
@@ -168,7 +168,7 @@ class Consumers:
             decoder=_pass_records,
             no_reply=True,
         )
-        batches = _Batches(subscription, self._dead_letters, self._note_activity)
+        batches = _Batches(subscription, self._dead_letters, self.note_activity)
         offsets = Offsets(lambda: subscriber.consumer)
         slots = asyncio.Semaphore(subscription.depth)
 
@@ -181,7 +181,7 @@ class Consumers:
                 self._on_fatal(error)
             else:
                 offsets.done(batch)
-                self._note_activity()
+                self.note_activity()
             finally:
                 slots.release()
 
@@ -211,16 +211,40 @@ class Consumers:
             await offsets.flush()
         await self._broker.stop()
 
-    def _note_activity(self) -> None:
-        self.on_activity(0)
+    def note_activity(self) -> None:
+        """Tell that work was done, for handlers that need long for a batch."""
+        self._activity += 1
 
-    def lag(self) -> int | None:
-        """Return the messages up to the high-water marks; None before the first join."""
+    def progress(self) -> object:
+        """Return another value after each batch that was handled, and each that is tried again."""
+        return self._activity
+
+    async def waiting(self) -> int | None:
+        """Return what is not handled, as the broker knows now; None before the first join."""
         total = 0
-        for subscriber, _, _ in self._subscribers:
+        for subscriber, _, offsets in self._subscribers:
             consumer = subscriber.consumer
             if consumer is None:
                 return None
+            total += offsets.unhandled
+            if assignment := consumer.assignment():
+                ends = await consumer.end_offsets(assignment)
+                positions = {place: _position(consumer, place) for place in ends}
+                total += sum(
+                    max(0, end - position)
+                    for place, end in ends.items()
+                    if (position := positions[place]) is not None
+                )
+        return total
+
+    def lag(self) -> int | None:
+        """Return what is not handled, as far as is known here; None before the first join."""
+        total = 0
+        for subscriber, _, offsets in self._subscribers:
+            consumer = subscriber.consumer
+            if consumer is None:
+                return None
+            total += offsets.unhandled
             for partition in consumer.assignment():
                 high, position = consumer.highwater(partition), _position(consumer, partition)
                 if high is not None and position is not None:
@@ -252,7 +276,7 @@ class _Batches:
                 if self._subscription.unknown and isinstance(error, UnknownContractError):
                     unknown.append(record)
                 else:
-                    await self._dead_letters.bury(record, error)
+                    await self._bury(record, error)
                 continue
             if envelope.type in self._subscription.types:
                 place = Received(envelope, record.topic, record.partition, record.offset)
@@ -316,8 +340,16 @@ class _Batches:
                 raise
             except Exception as error:
                 if isinstance(error, RefusalError) or attempts >= self._subscription.bug_attempts:
-                    return await self._dead_letters.bury(record, error, attempts=attempts)
+                    return await self._bury(record, error, attempts=attempts)
                 await asyncio.sleep(self._subscription.backoff.pause(attempts))
+
+    async def _bury(self, record: Record, error: BaseException, *, attempts: int = 1) -> None:
+        async def bury() -> None:
+            self._on_try()
+            await self._dead_letters.bury(record, error, attempts=attempts)
+
+        # Kafka may be away as other parts may: that is no reason to end the process.
+        await retry(bury, on=self._subscription.transient, backoff=self._subscription.backoff)
 
 
 def _fetching(pace_seconds: float) -> dict[str, Any]:

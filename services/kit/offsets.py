@@ -24,6 +24,7 @@ class Batch:
 
     next_offsets: dict[TopicPartition, int] = field(default_factory=dict)
     done: bool = False
+    records: int = 0
 
 
 class Offsets:
@@ -39,11 +40,17 @@ class Offsets:
         self._ready: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
 
+    @property
+    def unhandled(self) -> int:
+        """How many records were fetched and are not handled."""
+        return sum(batch.records for batch in self._open if not batch.done)
+
     def begin(self, records: Iterable[Record]) -> Batch:
         """Note a batch in the order of fetching."""
         batch = Batch()
         for record in records:
             batch.next_offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            batch.records += 1
         self._open.append(batch)
         return batch
 

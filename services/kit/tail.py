@@ -7,10 +7,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from contracts.topics import MAX_MESSAGE_BYTES
+from services.kit.damage import EnduringConsumer
 from services.kit.deadletters import DeadLetters, Record
 from services.kit.tasks import TaskSet
 
@@ -24,7 +25,7 @@ OnRecord = Callable[[Record], None]
 
 
 def _consumer(bootstrap: str, reset: str) -> Any:
-    return AIOKafkaConsumer(
+    return EnduringConsumer(
         bootstrap_servers=bootstrap,
         client_id="antiphon-tail",
         group_id=None,
@@ -86,6 +87,19 @@ class Tail:
     def alive(self) -> bool:
         """Whether the reading task still runs."""
         return len(self._tasks) == 1
+
+    def progress(self) -> object:
+        """Return another value after each batch that was read."""
+        return tuple(self.next_offsets.values())
+
+    async def waiting(self) -> int | None:
+        """Return what is not read, as the broker knows now; None before the start."""
+        if self._kafka is None:
+            return None
+        ends: dict[Any, int] = await self._kafka.end_offsets(self._partitions)
+        return sum(
+            max(0, end - self.next_offsets.get(place.partition, end)) for place, end in ends.items()
+        )
 
     def _note_progress(self) -> None:
         if not self.caught_up.is_set() and all(

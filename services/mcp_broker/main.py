@@ -60,8 +60,7 @@ async def compose(settings: McpBrokerSettings, runtime: Runtime) -> None:
         dead_letters=DeadLetters(producer, service=NAME),
         on_fatal=runtime.fail,
     )
-    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stuck_seconds)
-    consumers.on_activity = watch.handled
+    watch = ProgressWatch(consumers, clock, seconds=settings.stuck_seconds)
     consumers.subscribe(commands(broker, watch, max_records=settings.max_records))
     health = Health(
         readiness=_readiness(engine, consumers),

@@ -116,8 +116,7 @@ async def compose(settings: WebhooksSettings, runtime: Runtime) -> None:
         dead_letters=DeadLetters(producer, service=SERVICE),
         on_fatal=runtime.fail,
     )
-    watch = ProgressWatch(consumers.lag, clock, seconds=settings.stall_seconds)
-    consumers.on_activity = watch.handled
+    watch = ProgressWatch(consumers, clock, seconds=settings.stall_seconds)
     subscriber = LifecycleSubscriber(
         deliveries, clock, handled=watch.handled, notify=dispatcher.wake
     )

@@ -27,6 +27,7 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
     queue = wire_queue(shared, leases)
     commands = wire_commands(shared, runners, leases, queue)
     consumers = wire_consumers(shared, leases, commands)
+    control = wire_control(shared, runners, leases, queue)
     # They start in this order and stop in reverse: no command is taken on before all that it needs.
     parts: tuple[Part, ...] = (
         shared.producer,
@@ -36,12 +37,12 @@ async def compose(settings: WorkerSettings, runtime: Runtime) -> None:
         mcp.results,
         leases.keeper,
         commands.intake,
-        wire_control(shared, runners, leases, queue),
+        control,
         queue.reader,
         queue.dispatcher,
         consumers,
         leases.sweeper,
-        wire_server(shared, mcp, commands, consumers),
+        wire_server(shared, mcp, commands, consumers, control),
     )
     for part in parts:
         runtime.add(part)

@@ -10,18 +10,15 @@ from typing import Protocol
 
 import orjson
 
-from contracts.responses import CancelResponseV1, RunResponseV1
-from contracts.topics import RESPONSES_CONTROL
+from contracts.responses import RunResponseV1
 from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
-from services.kit.codec import decode
 from services.kit.consumer import OUTAGES, Received
-from services.kit.deadletters import DeadLetters, Record, RefusalError
+from services.kit.deadletters import Record, RefusalError
 from services.kit.ids import created_ms
-from services.kit.retry import Backoff, retry
-from services.kit.tail import Tail
 from services.kit.tasks import TaskSet
 from services.worker.domain import Job
+from services.worker.errors import LeaseLostError
 from services.worker.files.fetch import load_files
 from services.worker.leases.keeper import LeaseKeeper
 from services.worker.leases.letters import CommandLetters
@@ -31,8 +28,7 @@ from services.worker.queue.rules import Parked
 
 logger = logging.getLogger(__name__)
 
-_INTERRUPTIONS = (*OUTAGES, BlobMissingError, ClaimCheckError)
-_CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0)
+_INTERRUPTIONS = (*OUTAGES, BlobMissingError, ClaimCheckError, LeaseLostError)
 _FLUSH_SECONDS = 3.0
 _EXPECT_SECONDS = 5.0
 _Running = dict[str, asyncio.Task[None]]
@@ -250,55 +246,3 @@ class UnknownCommands:
             places.append(CommandPlace(response_id, record.partition, record.offset))
         if places:
             await self._store.expect(places, after_seconds=_EXPECT_SECONDS)
-
-
-class Control:
-    """Hears the orders about responses under way and passes them to whoever runs them.
-
-    `stop` ends a response that runs here. The mark in the lease reaches those that run nowhere yet;
-    it is written by every worker, since nobody else knows which of them will be alive.
-    """
-
-    def __init__(
-        self,
-        store: LeaseStore,
-        stop: Callable[[str], None],
-        *,
-        bootstrap: str,
-        dead_letters: DeadLetters,
-    ) -> None:
-        self._store = store
-        self._stop_run = stop
-        self._tasks = TaskSet()
-        self._tail = Tail(
-            bootstrap,
-            topic=RESPONSES_CONTROL.name,
-            partitions=[0],
-            on_record=self._on_record,
-            dead_letters=dead_letters,
-            # From the beginning: an order given while no worker ran holds all the same.
-            start="earliest",
-        )
-
-    async def start(self) -> None:
-        """Hear the orders of the last hour, and listen from now on."""
-        await self._tail.start()
-
-    async def stop(self) -> None:
-        """Stop listening."""
-        await self._tail.stop()
-        await self._tasks.stop()
-
-    def _on_record(self, record: Record) -> None:
-        order = decode(record.value or b"").data
-        if isinstance(order, CancelResponseV1):
-            self._tasks.spawn(self._cancel(order.response_id), name="cancel")
-
-    async def _cancel(self, response_id: str) -> None:
-        try:
-            await retry(
-                lambda: self._store.cancel(response_id), on=OUTAGES, backoff=_CANCEL_BACKOFF
-            )
-        except OUTAGES as error:
-            logger.warning("the cancelling of %s could not be noted: %r", response_id, error)
-        self._stop_run(response_id)

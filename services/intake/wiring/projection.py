@@ -18,7 +18,7 @@ from services.intake.wiring.shared import Shared
 from services.intake.wiring.streams import Streams
 from services.kit.consumer import Consumers, Subscription
 from services.kit.database import ping
-from services.kit.health import Health, ProgressWatch
+from services.kit.health import Health, Probe, ProgressWatch, Reader
 from services.kit.runtime import Runtime
 
 _LIVENESS_SECONDS = 60.0
@@ -42,6 +42,7 @@ def wire_projection(
     projection = Projection(
         history.store, history.turn_store, shared.blobs, shared.clock, admission.settler
     )
+    projection.on_step = consumers.note_activity
     consumers.subscribe(
         Subscription(
             topics=(RESPONSES_COMMANDS.name, RESPONSES_LIFECYCLE.name),
@@ -58,13 +59,18 @@ def wire_health(
     shared: Shared, admission: Admission, streams: Streams, consumers: Consumers
 ) -> Health:
     """Wire the probes: ready with its database and keys, alive while messages move."""
-    watch = ProgressWatch(consumers.lag, shared.clock, seconds=_LIVENESS_SECONDS)
-    consumers.on_activity = watch.handled
+
+    def moving(reader: Reader) -> Probe:
+        return ProgressWatch(reader, shared.clock, seconds=_LIVENESS_SECONDS).moving
 
     async def keys_known() -> bool:
         return admission.key_tail.caught_up.is_set()
 
     return Health(
         readiness={"database": partial(ping, shared.engine), "keys": keys_known},
-        liveness={"projection": watch.moving, "events": streams.hubs.own.alive},
+        liveness={
+            "projection": moving(consumers),
+            "events": moving(streams.hubs.own.tail),
+            "config": moving(admission.key_tail),
+        },
     )

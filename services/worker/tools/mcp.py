@@ -38,7 +38,7 @@ class McpCatalog:
 
     def __init__(self, bootstrap: str, *, dead_letters: DeadLetters) -> None:
         self._servers: dict[str, McpServerDiscoveredV1] = {}
-        self._tail = Tail(
+        self.tail = Tail(
             bootstrap,
             topic=MCP_SERVERS.name,
             partitions=[0],
@@ -49,15 +49,15 @@ class McpCatalog:
 
     async def start(self) -> None:
         """Begin to follow the topic."""
-        await self._tail.start()
+        await self.tail.start()
 
     async def stop(self) -> None:
         """Stop following."""
-        await self._tail.stop()
+        await self.tail.stop()
 
     async def ready(self) -> bool:
         """Whether everything that was on the topic at the start is known."""
-        return self._tail.caught_up.is_set()
+        return self.tail.caught_up.is_set()
 
     def server(self, label: str) -> McpServerDiscoveredV1 | None:
         """Return what is known of a server, None if the broker has none of that label."""

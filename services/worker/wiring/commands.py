@@ -8,6 +8,9 @@ from functools import partial
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.consumer import Consumers, Subscription
+from services.worker.checkpoints.saver import Checkpoints
+from services.worker.checkpoints.store import CheckpointStore
+from services.worker.control import Control
 from services.worker.leases.keeper import LeaseKeeper, Sweeper
 from services.worker.leases.letters import CommandLetters
 from services.worker.leases.store import LeaseStore
@@ -18,7 +21,7 @@ from services.worker.queue.dispatcher import Dispatcher
 from services.worker.queue.reader import CommandReader
 from services.worker.queue.rules import QueueBounds
 from services.worker.queue.store import QueueStore
-from services.worker.subscribers import Bounds, CommandIntake, Control, UnknownCommands
+from services.worker.subscribers import Bounds, CommandIntake, UnknownCommands
 from services.worker.wiring.runs import Runners
 from services.worker.wiring.shared import Shared
 
@@ -57,6 +60,10 @@ def wire_leases(shared: Shared, runners: Runners) -> Leases:
     store = LeaseStore(shared.engine, owner=settings.name, seconds=settings.lease_seconds)
     keeper = LeaseKeeper(store, seconds=settings.lease_seconds, on_fatal=on_fatal)
     keeper.on_cancelled = runners.responses.stop
+    checkpoints = Checkpoints(
+        CheckpointStore(shared.engine), shared.blobs, on_written=keeper.checkpointed
+    )
+    runners.responses.keep_with(keeper, checkpoints)
     letters = CommandLetters(shared.dead_letters)
     reader = partial(CommandReader, settings.kafka_bootstrap, client_id=settings.name)
     republisher = Republisher(shared.producer, letters, reader=reader)

@@ -158,20 +158,28 @@ async def test_a_value_that_the_database_refuses_is_a_dead_letter(sqlstate: str)
     assert ["a"] in handle.calls
 
 
-async def test_a_dead_letter_that_can_not_be_written_stops_the_batch() -> None:
+async def test_a_dead_letter_that_can_not_be_written_is_tried_again_and_then_stops_all() -> None:
+    tries: list[int] = []
+
     class Closed(Graveyard):
         async def bury(self, record: Record, error: BaseException, *, attempts: int = 1) -> None:
+            tries.append(record.offset)
             raise KafkaConnectionError(record.offset, error, attempts)
 
     handle = Handling()
     subscription = Subscription(
-        topics=(TOPIC,), group="test", handle=handle, types=frozenset({ResponseDeletedV1.TYPE})
+        topics=(TOPIC,),
+        group="test",
+        handle=handle,
+        types=frozenset({ResponseDeletedV1.TYPE}),
+        backoff=AT_ONCE,
     )
     with pytest.raises(KafkaConnectionError):
         await _Batches(subscription, Closed()).handle(
             cast("tuple[Record, ...]", (Message(b"poison", 1), message("a", 2)))
         )
     assert handle.calls == []
+    assert tries == [1, 1, 1]
 
 
 async def test_what_is_not_preselected_is_neither_decoded_nor_handled() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.health import Health, ProgressWatch
+from services.kit.health import Health
 from services.kit.ids import created_ms, new_id, uuid7_hex
 from services.kit.retry import Backoff, retry
 from services.kit.settings import ServiceSettings
@@ -119,40 +119,6 @@ async def test_a_probe_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) ->
         return True
 
     assert (await Health(liveness={"a": hang}).alive())["a"].startswith("TimeoutError")
-
-
-def watch(lags: list[int | None], clock: HandClock) -> ProgressWatch:
-    return ProgressWatch(lambda: lags[0], clock, seconds=60)  # type: ignore[arg-type]  # no `now` needed
-
-
-async def test_a_consumer_that_handles_nothing_while_messages_wait_is_stuck() -> None:
-    clock, lags = HandClock(), [5]
-    progress = watch(lags, clock)  # type: ignore[arg-type]  # a list of integers only
-    assert await progress.moving()
-    clock.seconds += 59
-    assert await progress.moving()
-    clock.seconds += 2
-    assert not await progress.moving()
-
-
-@pytest.mark.parametrize("lag", [0, None])
-async def test_a_consumer_with_nothing_to_do_moves(lag: int | None) -> None:
-    clock = HandClock()
-    progress = watch([lag], clock)
-    for _ in range(3):
-        clock.seconds += 100
-        assert await progress.moving()
-
-
-async def test_a_consumer_that_works_while_more_comes_in_moves() -> None:
-    clock = HandClock()
-    lags: list[int | None] = [5]
-    progress = watch(lags, clock)
-    for _ in range(5):
-        clock.seconds += 50
-        lags[0] = (lags[0] or 0) + 100
-        progress.handled(10)
-        assert await progress.moving()
 
 
 def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
