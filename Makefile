@@ -10,8 +10,8 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-header --no-annotate
 SERVICES := intake worker mcp-broker artifacts costs webhooks
 
-.PHONY: FORCE help setup demo up down status logs test check bench soak scale schemas fmt lint \
-	types migrate requirements test-compose
+.PHONY: FORCE help setup demo up down status logs test check bench soak scale chaos schemas fmt \
+	lint types migrate requirements test-compose chaos-compose
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,3 +105,6 @@ requirements: $(READY) ## Lock all dependencies anew: Python, Node and Java
 
 test-compose: $(READY) ## Build the images, run the core of the e2e tests in containers, clean up
 	@$(BIN)/python -m tests.compose
+
+chaos-compose: $(READY) ## The same in containers, with networks that part and three brokers
+	@$(BIN)/python -m tests.chaos.compose

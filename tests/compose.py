@@ -47,7 +47,7 @@ class Compose:
     def __init__(self, env_file: Path) -> None:
         self.port = free_port()
         self.admin_key = f"sk-antiphon-{secrets.token_hex(16)}"
-        self._project = f"antiphon-test-{os.getpid()}"
+        self.project = f"antiphon-test-{os.getpid()}"
         self._env_file = env_file
         files = [*FILES, *([ON_HOST_NETWORK] if os.environ.get("BUILD_NETWORK") == "host" else [])]
         self._files = [word for file in files for word in ("--file", file)]
@@ -68,8 +68,8 @@ class Compose:
     def __call__(self, *words: str, **variables: str) -> str:
         """Run `docker compose`; the environment of this shell must not reach the containers."""
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME") or "DOCKER" in k}
-        options = ("--project-name", self._project, "--env-file", str(self._env_file))
-        return _docker("compose", *options, *self._files, *words, env=kept | variables)
+        options = ("--project-name", self.project, "--env-file", str(self._env_file))
+        return docker("compose", *options, *self._files, *words, env=kept | variables)
 
     def containers(self, service: str) -> list[str]:
         """The ids of a service's running containers."""
@@ -85,7 +85,8 @@ def _registries() -> dict[str, str]:
     return given | ({"BUILD_CA_BUNDLE": found} if found else {})
 
 
-def _docker(*words: str, env: dict[str, str] | None = None) -> str:
+def docker(*words: str, env: dict[str, str] | None = None) -> str:
+    """Run `docker` and return what it printed; raises ComposeError with the end of it."""
     done = subprocess.run(
         ["docker", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
@@ -100,8 +101,8 @@ def check_engine() -> None:
     try:
         if shutil.which("docker") is None:
             raise ComposeError("no docker command")
-        _docker("info")
-        _docker("compose", "version")
+        docker("info")
+        docker("compose", "version")
     except ComposeError as error:
         raise ComposeError(
             "it needs a Docker engine with the compose plugin and none answers: install one as "
@@ -140,7 +141,7 @@ def expect(condition: object, what: str, seen: object) -> None:
 
 
 def _size_mb(image: str) -> float:
-    return int(_docker("image", "inspect", "--format", "{{.Size}}", image)) / MB
+    return int(docker("image", "inspect", "--format", "{{.Size}}", image)) / MB
 
 
 def _surplus_mb() -> float:
@@ -242,7 +243,7 @@ def survives_a_killed_worker(compose: Compose, client: OpenAI, upstream: Upstrea
         try:
             upstream.wait_until(lambda stats: stats["held"] == HELD, TIMEOUT_S)
             owner, leases = _busiest(compose)
-            _docker("kill", "--signal", "KILL", owner)
+            docker("kill", "--signal", "KILL", owner)
             killed_s = time.monotonic()
         finally:
             upstream.release("kill")
@@ -253,7 +254,7 @@ def survives_a_killed_worker(compose: Compose, client: OpenAI, upstream: Upstrea
     repeated = len(upstream.requests("fault:hold")) - HELD
     expect(repeated == leases, f"{leases} questions asked again", f"{repeated} were")
     _say(f" [{leases} of {HELD} moved, all answered {all_s:.1f} s later]", end="")
-    _docker("start", owner)
+    docker("start", owner)
     compose("up", "--no-build", "--no-recreate", "--wait", "--scale", "worker=2")
 
 
@@ -282,7 +283,7 @@ def stops_cleanly(compose: Compose) -> None:
     found = {name: compose.containers(name) for name in SERVICES}
     compose("stop", *SERVICES)
     codes = {
-        name: _docker("inspect", "--format", "{{.State.ExitCode}}", *containers).split()
+        name: docker("inspect", "--format", "{{.State.ExitCode}}", *containers).split()
         for name, containers in found.items()
     }
     expect(all(set(each) == {"0"} for each in codes.values()), "exit code 0 of all", codes)

@@ -21,6 +21,8 @@ from tests.chaos.run import Outcome, Run
 from tests.chaos.schedule import Round, schedule
 
 MOST_SEED = 1_000_000
+MOST_SHOWN = 20
+"""Violations of one area that are printed; the report has all."""
 
 
 class Said:
@@ -81,7 +83,13 @@ def report(outcome: Outcome, home: Path) -> str:
     lines += [f"  {count:8}  {name}" for name, count in outcome.counts.items()]
     if outcome.violations:
         lines.append(f"{len(outcome.violations)} VIOLATIONS; data and logs are in {home}:")
-        lines += [f"  {violation}" for violation in outcome.violations]
+        by_area: dict[str, list[str]] = {}
+        for violation in outcome.violations:
+            by_area.setdefault(violation.split(":")[0], []).append(violation)
+        for area, found in by_area.items():
+            lines += [f"  {violation}" for violation in found[:MOST_SHOWN]]
+            if len(found) > MOST_SHOWN:
+                lines.append(f"  ... {len(found) - MOST_SHOWN} more of {area}, see the report")
     else:
         lines.append("Nothing lost, nothing twice: no violations.")
     return "\n".join(lines) + "\n"

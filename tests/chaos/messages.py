@@ -76,13 +76,14 @@ async def _recent(bootstrap: str, topic: str) -> Sequence[Any]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         enable_auto_commit=False,
+        auto_offset_reset="earliest",
         max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
     )
     await consumer.start()
     records: list[Any] = []
     try:
-        numbers = sorted(consumer.partitions_for_topic(topic) or await _numbers(consumer, topic))
-        partitions = [TopicPartition(topic, number) for number in numbers]
+        [count] = [known.partitions for known in TOPICS if known.name == topic]
+        partitions = [TopicPartition(topic, number) for number in range(count)]
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -95,9 +96,3 @@ async def _recent(bootstrap: str, topic: str) -> Sequence[Any]:
     finally:
         await consumer.stop()
     return records
-
-
-async def _numbers(consumer: Any, topic: str) -> set[int]:
-    await consumer.topics()
-    found: set[int] = consumer.partitions_for_topic(topic)
-    return found
