@@ -23,6 +23,8 @@ TOOLLESS = "toolless-model"
 """A model that can't call tools."""
 SPARED = "spared-model"
 """A model with two providers, of either dialect."""
+DETACHED = "detached-model"
+"""A model whose provider works on background responses by itself."""
 
 
 class McpOverHttp:
@@ -123,6 +125,14 @@ name = "spare"
 dialect = "chat"
 base_url = "{upstream}"
 models = ["{SPARED}"]
+
+[[providers]]
+name = "detached"
+base_url = "{upstream}"
+models = ["{DETACHED}"]
+background = true
+background_seconds = 60
+breaker_failures = 0
 
 {local_providers(model)}
 """

@@ -48,9 +48,14 @@ to the first attempts at the same conversation (with `#key`: at anything under t
     split@BYTES  awkward    writes of that many bytes / cuts in characters and line ends
     crlf cr bom comments keepalive multiline no_space no_names no_done   other ways to write SSE
 
-Cuts of a JSON answer send half of it. Control API: `POST /_script` (a text, an object
-`{do, match, times}` or `{raw: {status, headers, body}, ...}`, or a list of them; `match` is
-sought in the last user text and the model), `POST /_release[?key=]`, `POST /_reset`,
+Cuts of a JSON answer send half of it. A background response goes on without its reader: it is
+`in_progress` until its `hold@N` is released, `GET ...?stream=true&starting_after=M` tells the rest
+of it (a fault counts this delivery's events), and asking again with the same idempotency key is
+no second run; the ledger marks exchanges that began one with `run`.
+
+Control API: `POST /_script` (a text, an object `{do, match, times}` or
+`{raw: {status, headers, body}, ...}`, or a list of them; `match` is sought in the last user text
+and the model), `POST /_release[?key=]`, `POST /_reset`,
 `GET /_requests[?match=]`, `GET /_stats`. Requests are checked as the real API does: unknown
 parameters (unless lenient), calls without outputs and outputs without calls are refused with
 400, models that start with `unknown` with 404. `/v1/responses/input_tokens` counts a token per

@@ -80,13 +80,15 @@ class Gates:
             self._released.add(key)
         self._ledger.touch()
 
+    def is_open(self, key: str) -> bool:
+        """Whether the gate was released."""
+        return self._all or key in self._released
+
     async def passed(self, key: str) -> None:
         """Wait for the gate. Raises TimeoutError after two minutes."""
         self._ledger.hold(1)
         try:
-            await self._ledger.wait_until(
-                lambda: self._all or key in self._released, timeout_s=_MAX_HOLD_S
-            )
+            await self._ledger.wait_until(lambda: self.is_open(key), timeout_s=_MAX_HOLD_S)
         finally:
             self._ledger.hold(-1)
 

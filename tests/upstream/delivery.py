@@ -34,6 +34,11 @@ class Delivery:
         self._ledger = ledger
         self._gates = gates
 
+    @property
+    def gate(self) -> str | None:
+        """The key of the gate that holds the answer after some events, None without one."""
+        return self._plan.hold_key if self._plan.hold_after else None
+
     async def start(self) -> None:
         """Wait, reset the connection or raise RefusalError, as planned before the first byte."""
         plan = self._plan

@@ -14,7 +14,10 @@ _MAX_EXCHANGES = 20_000
 
 @dataclass
 class Exchange:
-    """One request and what became of it. `at` is Unix time, `body` the JSON or the raw text."""
+    """One request and what became of it. `at` is Unix time, `body` the JSON or the raw text.
+
+    `run` says that it began a response, which costs; a look at one that exists does not.
+    """
 
     number: int
     method: str
@@ -26,6 +29,7 @@ class Exchange:
     status: int = 0
     stream: bool = False
     response_id: str | None = None
+    run: bool = False
     faults: list[str] = field(default_factory=list)
     events_sent: int = 0
     finished: bool = False
@@ -39,6 +43,7 @@ class Stats:
     """Counts since the start or the last reset; those of open things are current."""
 
     requests: int = 0
+    runs: int = 0
     open_requests: int = 0
     open_streams: int = 0
     max_open_requests: int = 0
@@ -76,6 +81,12 @@ class Ledger:
         self.stats.open_streams += step
         self.stats.max_open_streams = max(self.stats.max_open_streams, self.stats.open_streams)
         self.touch()
+
+    def began(self, exchange: Exchange, response_id: str) -> None:
+        """Record that the exchange began a response."""
+        exchange.response_id = response_id
+        exchange.run = True
+        self.stats.runs += 1
 
     def hold(self, step: int) -> None:
         """Record that an answer waits at a gate (`step` 1) or goes on (-1)."""

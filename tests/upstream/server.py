@@ -177,26 +177,54 @@ class ScriptedUpstream:
         body = reading.check_params(
             exchange.body, reading.RESPONSES_PARAMS, "input", lenient=self._lenient
         )
+        background = bool(body.get("background"))
+        key = exchange.headers.get("idempotency-key") if background else None
+        if (known := self.store.of_key(key)) is not None:
+            return await self._again(request, known, stream=bool(body.get("stream")))
         history = self.store.history(body.get("previous_response_id"))
         dialogue = reading.from_responses(body, history)
         planned = await self._plan(request, dialogue)
         if isinstance(planned, web.Response):
             return planned
         answer, delivery = planned
-        exchange.response_id = f"resp_{self._tag}{exchange.number:08x}"
-        turn = responses.render(answer, dialogue, body, exchange.response_id)
+        self.ledger.began(exchange, f"resp_{self._tag}{exchange.number:08x}")
+        turn = responses.render(answer, dialogue, body, exchange.response_id or "")
         final: Json = turn.events[-1].get("response") or turn.snapshot("failed")
         if body.get("store", True):
             stored = Stored(final, turn.events, [*history, *reading.input_items(body)])
-            self.store.put(stored)
-            if body.get("background") and not body.get("stream"):
+            self.store.put(stored, key=key)
+            if background:
+                stored.asked = dialogue, directives_for(dialogue)
                 stored.pending = ["queued", "in_progress"]
-                final = stored.now()
+                gate = delivery.gate
+                stored.held = lambda: gate is not None and not self.gates.is_open(gate)
+                if not body.get("stream"):
+                    return web.json_response(stored.now())
         if body.get("stream"):
             return await delivery.stream(turn.events)
         if answer.finish == "error":
             raise server_error(answer.error_code, answer.error_message)
         return await delivery.document(final)
+
+    async def _again(
+        self, request: web.Request, stored: Stored, *, stream: bool, after: int = -1
+    ) -> web.StreamResponse:
+        """Answer with a response that exists: as it is now, or with the rest of its events."""
+        exchange = request[_EXCHANGE]
+        exchange.response_id = stored.response["id"]
+        if not stream:
+            return web.json_response(stored.now())
+        plan = plan_of((), "")
+        if stored.asked is not None:
+            dialogue, wanted = stored.asked
+            plan = plan_of(self._active_faults(exchange, dialogue, wanted), dialogue.model)
+        events = stored.events[after + 1 :]
+        if plan.hold_after is not None:
+            # The whole response is held at that event, whoever reads it.
+            plan.hold_after = max(plan.hold_after - after - 1, 0)
+        delivery = Delivery(request, exchange, plan, self.ledger, self.gates)
+        await delivery.start()
+        return await delivery.stream(events)
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
         body = self._checked(request, operations.COUNT_PARAMS)
@@ -229,8 +257,8 @@ class ScriptedUpstream:
         if isinstance(planned, web.Response):
             return planned
         answer, delivery = planned
-        exchange.response_id = f"chatcmpl-{self._tag}{exchange.number:08x}"
-        completion = Completion(answer, dialogue, exchange.response_id)
+        self.ledger.began(exchange, f"chatcmpl-{self._tag}{exchange.number:08x}")
+        completion = Completion(answer, dialogue, exchange.response_id or "")
         if body.get("stream"):
             options = body.get("stream_options") or {}
             chunks = completion.chunks(include_usage=bool(options.get("include_usage")))
@@ -271,10 +299,9 @@ class ScriptedUpstream:
         response_id = request.match_info["id"]
         if request.query.get("stream") == "true":
             after = int(request.query.get("starting_after", -1))
-            events = self.store.get(response_id).events[after + 1 :]
-            plan = plan_of((), "")
-            delivery = Delivery(request, request[_EXCHANGE], plan, self.ledger, self.gates)
-            return await delivery.stream(events)
+            stored = self.store.get(response_id)
+            return await self._again(request, stored, stream=True, after=after)
+        request[_EXCHANGE].response_id = response_id
         return web.json_response(self.store.read(response_id))
 
     async def _cancel(self, request: web.Request) -> web.Response:

@@ -1,9 +1,12 @@
 """Responses that the server keeps, so that they can be read, continued, cancelled and deleted."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.upstream.answers import Json
+from tests.upstream.dialogue import Dialogue
+from tests.upstream.language import Directives
 from tests.upstream.refusals import invalid, unknown_response
 
 _MAX_STORED = 5_000
@@ -14,13 +17,16 @@ _IN_PROGRESS: Json = {"output": [], "usage": None, "completed_at": None, "error"
 class Stored:
     """A response with its events and the items that led to it.
 
-    `pending` are the states that reads of a background response still have to pass.
+    `pending` are the states that reads of a background response still have to pass, one after the
+    other once it is no longer `held`. `asked` are what it was asked with, for later streams.
     """
 
     response: Json
     events: list[Json]
     items: list[Json]
     pending: list[str] = field(default_factory=list)
+    held: Callable[[], bool] = lambda: False
+    asked: tuple[Dialogue, Directives] | None = None
 
     def now(self) -> Json:
         """The response in its present state."""
@@ -34,12 +40,22 @@ class Store:
 
     def __init__(self) -> None:
         self._responses: OrderedDict[str, Stored] = OrderedDict()
+        self._by_key: dict[str, str] = {}
 
-    def put(self, stored: Stored) -> None:
-        """Keep a response, at the expense of the oldest one when there are too many."""
+    def put(self, stored: Stored, *, key: str | None = None) -> None:
+        """Keep a response, at the expense of the oldest one when there are too many.
+
+        `key` is the idempotency key it was asked for with.
+        """
         self._responses[stored.response["id"]] = stored
+        if key is not None:
+            self._by_key[key] = stored.response["id"]
         if len(self._responses) > _MAX_STORED:
             self._responses.popitem(last=False)
+
+    def of_key(self, key: str | None) -> Stored | None:
+        """The response that was asked for with that idempotency key, None for none."""
+        return self._responses.get(self._by_key.get(key or "", ""))
 
     def get(self, response_id: str) -> Stored:
         """The response of that id. Raises RefusalError (404)."""
@@ -50,7 +66,7 @@ class Store:
     def read(self, response_id: str) -> Json:
         """The response as of now; a background one moves on by one state with every read."""
         stored = self.get(response_id)
-        if stored.pending:
+        if stored.pending and not (stored.held() and len(stored.pending) == 1):
             stored.pending.pop(0)
         return stored.now()
 
@@ -87,3 +103,4 @@ class Store:
     def clear(self) -> None:
         """Forget every response."""
         self._responses.clear()
+        self._by_key.clear()
