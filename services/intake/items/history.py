@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
 
 from services.intake.domain import StoredResponse, input_items
-from services.intake.errors import invalid
+from services.intake.errors import invalid, unavailable
 from services.kit.clock import Clock
 from services.kit.ids import created_ms
 
@@ -38,13 +39,33 @@ class StoredResponses(Protocol):
         ...
 
 
-class Reader:
-    """Reads stored responses; waits, within a bound, for those not projected yet."""
+class Progress(Protocol):
+    """Who knows how far the projection is."""
 
-    def __init__(self, store: StoredResponses, clock: Clock, *, wait_seconds: float) -> None:
+    async def has_read(self, before_ms: int) -> bool:
+        """Whether all is projected that was written before a time, milliseconds since the epoch."""
+        ...
+
+
+class Reader:
+    """Reads stored responses; waits, within a bound, for those not projected yet.
+
+    With `progress` a response is not said to be unknown while the projection is behind, as when the
+    replica that projects it has just died: who asks is told to come again (`ApiError`, 503).
+    """
+
+    def __init__(
+        self,
+        store: StoredResponses,
+        clock: Clock,
+        *,
+        wait_seconds: float,
+        progress: Progress | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._wait_seconds = wait_seconds
+        self._progress = progress
         self._told: OrderedDict[str, None] = OrderedDict()
 
     def note_finished(self, response_id: str) -> None:
@@ -58,7 +79,11 @@ class Reader:
         return response_id in self._told
 
     async def get(self, response_id: str, *, project: str) -> StoredResponse | None:
-        """Return the response, None when it does not exist for this project or was deleted."""
+        """Return the response, None when it does not exist for this project or was deleted.
+
+        Raises `ApiError` (503) when nobody can tell yet.
+        """
+        began = self._clock.now()
         deadline = self._deadline(response_id)
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -71,7 +96,11 @@ class Reader:
                 or row.request is None
                 or (row.response is None and response_id in self._told)
             )
-            if not behind or self._clock.monotonic() >= deadline:
+            if not behind:
+                return row
+            if self._clock.monotonic() >= deadline:
+                if row is None:
+                    await self._surely_unknown(response_id, began)
                 return row
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -97,7 +126,11 @@ class Reader:
     async def finished_chain(
         self, response_id: str, *, project: str, most: int
     ) -> list[StoredResponse]:
-        """Return a finished response and all before it, oldest first; raises `ApiError` (400)."""
+        """Return a finished response and all before it, oldest first.
+
+        Raises `ApiError`: 400, and 503 when a part of it is not projected yet.
+        """
+        began = self._clock.now()
         deadline = self._deadline(response_id)
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -108,6 +141,9 @@ class Reader:
             if not chain and await self._is_gone(response_id, project):
                 raise _unusable(response_id, found=False)
             if self._clock.monotonic() >= deadline:
+                # Without what is missing the model would be asked with half of what was said.
+                for missing in missing_in(chain) or [response_id] * (not chain):
+                    await self._surely_unknown(missing, began)
                 if finished:
                     break
                 raise _unusable(response_id, found=bool(chain))
@@ -137,14 +173,28 @@ class Reader:
         row = await self._store.get(response_id, project=project)
         return row is not None and row.deleted
 
+    async def _surely_unknown(self, response_id: str, began: datetime) -> None:
+        """Raise `ApiError` (503) unless all that was written before `began` is projected."""
+        if self._progress is None or not _is_young(response_id, self._clock):
+            return
+        if not await self._progress.has_read(int(began.timestamp() * 1000)):
+            raise _not_yet(response_id)
+
     def _deadline(self, response_id: str) -> float:
         """Only a young id of ours can be one that the projection will still bring."""
         now = self._clock.monotonic()
-        created = created_ms(response_id)
-        if created is None:
-            return now
-        age = self._clock.now().timestamp() - created / 1000
-        return now + self._wait_seconds if abs(age) < _YOUNG_SECONDS else now
+        return now + self._wait_seconds if _is_young(response_id, self._clock) else now
+
+
+def _is_young(response_id: str, clock: Clock) -> bool:
+    created = created_ms(response_id)
+    if created is None:
+        return False
+    return abs(clock.now().timestamp() - created / 1000) < _YOUNG_SECONDS
+
+
+def _not_yet(response_id: str) -> Exception:
+    return unavailable(f"What belongs to response '{response_id}' is not known here yet.")
 
 
 def _unusable(response_id: str, *, found: bool) -> Exception:
@@ -173,6 +223,19 @@ def is_whole(chain: Sequence[StoredResponse], *, most: int) -> bool:
     if any(row.response is None and row.status in _UNFINISHED for row in earlier):
         return False
     return all(row.request is not None or row.response is None for row in (*earlier, last))
+
+
+def missing_in(chain: Sequence[StoredResponse]) -> list[str]:
+    """Return the ids of the responses of a chain that the projection has not brought in full.
+
+    The last one may not have ended yet, which is another matter.
+    """
+    if not chain:
+        return []
+    missing = [row.response_id for row in chain if row.response is not None and row.request is None]
+    missing += [row.response_id for row in chain[:-1] if row.status in _UNFINISHED]
+    first = chain[0].previous_response_id
+    return missing if first is None else [*missing, first]
 
 
 def items_of(chain: Sequence[StoredResponse]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contracts.topics import RESPONSES_COMMANDS, RESPONSES_LIFECYCLE
 from services.intake.clients import ArtifactFiles
 from services.intake.conversations.service import Conversations
 from services.intake.conversations.store import ConversationStore
@@ -14,6 +15,7 @@ from services.intake.items.history import Reader
 from services.intake.items.inputs import InputItems
 from services.intake.store import ResponseStore
 from services.intake.wiring.shared import Shared
+from services.kit.group_progress import GroupProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,13 @@ def wire_history(shared: Shared) -> History:
     """Wire what is read before a request can go to a worker."""
     settings, clock = shared.settings, shared.clock
     store = ResponseStore(shared.engine)
-    reader = Reader(store, clock, wait_seconds=settings.projection_wait_seconds)
+    progress = GroupProgress(
+        settings.kafka_bootstrap,
+        group="intake",
+        topics=(RESPONSES_COMMANDS, RESPONSES_LIFECYCLE),
+        clock=clock,
+    )
+    reader = Reader(store, clock, wait_seconds=settings.projection_wait_seconds, progress=progress)
     turn_store = TurnStore(
         shared.engine,
         # Longer than any request waits for Kafka, with time for its command to be projected.

@@ -93,9 +93,8 @@ class WholeTopics:
                 ends = await self._consumer.end_offsets(places)
                 for group in set(topic.readers) - {"analytics"}:
                     read = await admin.list_consumer_group_offsets(group, partitions=places)
-                    behind = sum(
-                        ends[place] - max(0, read[place].offset) for place in places if ends[place]
-                    )
+                    done = {place: max(0, found.offset) for place, found in read.items()}
+                    behind = sum(ends[place] - done.get(place, 0) for place in places)
                     lags[f"{group} of {topic.name}"] = behind
             return lags
         finally:

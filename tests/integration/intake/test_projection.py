@@ -306,3 +306,48 @@ async def test_a_chain_waits_for_what_came_before_and_is_projected_later(
             await asyncio.wait_for(asyncio.shield(asked), 0.1)
         await view.learn(accepted(before), finished(before))
         assert [row.response_id for row in await asked] == [before, after]
+
+
+class Behind:
+    """A projection that is as far as the test says."""
+
+    def __init__(self, *, has_all: bool) -> None:
+        self.has_all = has_all
+
+    async def has_read(self, before_ms: int) -> bool:
+        return self.has_all
+
+
+def impatient(view: View, *, has_all: bool) -> Reader:
+    return Reader(view.store, SystemClock(), wait_seconds=0.05, progress=Behind(has_all=has_all))
+
+
+@pytest.mark.parametrize("known", ["nothing", "the beginning", "the end"])
+async def test_half_a_chain_is_refused_while_the_projection_is_behind(
+    view: View, known: str
+) -> None:
+    before, after = new_id("resp"), new_id("resp")
+    if known == "the beginning":
+        await view.learn(accepted(before))
+    if known == "the end":
+        await view.learn(finished(before))
+    await link(view, (after, before))
+    with pytest.raises(ApiError) as caught:
+        await impatient(view, has_all=False).finished_chain(after, project=PROJECT, most=10)
+    assert (caught.value.status, caught.value.retry_after_seconds) == (503, 2)
+    # Nothing more will come of it then.
+    rows = await impatient(view, has_all=True).finished_chain(after, project=PROJECT, most=10)
+    assert rows[-1].response_id == after
+
+
+async def test_a_young_response_is_unknown_only_when_all_is_projected(view: View) -> None:
+    young = new_id("resp")
+    behind, whole = (impatient(view, has_all=has_all) for has_all in (False, True))
+    with pytest.raises(ApiError) as caught:
+        await behind.get(young, project=PROJECT)
+    assert caught.value.status == 503
+    with pytest.raises(ApiError) as caught:
+        await behind.finished_chain(young, project=PROJECT, most=10)
+    assert caught.value.status == 503
+    assert await whole.get(young, project=PROJECT) is None
+    assert await behind.get("resp_of_old", project=PROJECT) is None
