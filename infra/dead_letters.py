@@ -1,36 +1,32 @@
 """Dead letters as queues: what waits on a `.dlq` topic, to be shown, sent again or dropped.
 
-A letter waits until it was sent again or dropped; how far that went is the offset of one consumer
-group per topic, so nothing is ever deleted before the topic's retention ends.
+A letter waits until it was sent again or dropped; which those are is noted with the offset of one
+consumer group, so nothing is ever deleted before the topic's retention ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
 from contracts.topics import DEAD_LETTER_HEADROOM_BYTES, MAX_MESSAGE_BYTES, TOPICS
+from services.kit.letterbox import GROUP, Handled, Waiting, handled, letters_of, waiting
 
-GROUP = "antiphon-dead-letters"
+__all__ = ["Letter", "UnknownTopicError", "Waiting", "Wanted", "drop", "retry", "show", "waiting"]
+
 _PREFIX = "antiphon-dlq-"
 _WAIT_MS = 2_000
+_AT_ONCE = 20
+_SILENT_POLLS = 5
 
 
 class UnknownTopicError(ValueError):
     """The registry has no topic of that name."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """How many dead letters of a topic wait, and how many were ever written."""
-
-    topic: str
-    waiting: int
-    written: int
 
 
 @dataclass(frozen=True)
@@ -45,11 +41,34 @@ class Letter:
     about: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which letters are meant: all that wait, or those that match whatever is given."""
+
+    offsets: Collection[int] = field(default=())
+    reason: str | None = None
+    service: str | None = None
+    key: str | None = None
+
+    def matches(self, letter: Letter) -> bool:
+        """Whether a letter is meant; `reason` is a part of the letter's, in any case."""
+        about = letter.about
+        return (
+            (not self.offsets or letter.offset in self.offsets)
+            and (self.reason is None or self.reason.lower() in about.get("reason", "").lower())
+            and (self.service is None or self.service == about.get("service"))
+            and (self.key is None or letter.key == self.key.encode())
+        )
+
+
+EVERY = Wanted()
+
+
 def letter_of(record: Any) -> Letter:
     """Tell our headers from the original message's."""
     original = tuple(header for header in record.headers if not header[0].startswith(_PREFIX))
     about = {
-        name.removeprefix(_PREFIX): value.decode(errors="replace")
+        name.removeprefix(_PREFIX): (value or b"").decode(errors="replace")
         for name, value in record.headers
         if name.startswith(_PREFIX)
     }
@@ -64,8 +83,41 @@ def _topic(name: str) -> str:
     return plain
 
 
+class _Queue:
+    """The letters of one topic that wait, and the note of those that were handled."""
+
+    def __init__(self, consumer: Any, place: TopicPartition, done: Handled) -> None:
+        self._consumer = consumer
+        self._place = place
+        self._done = done
+
+    async def letters(self, wanted: Wanted) -> AsyncGenerator[Letter, None]:
+        """Yield what waits and is meant, oldest first, up to the end as it is now."""
+        consumer, place = self._consumer, self._place
+        first = (await consumer.beginning_offsets([place]))[place]
+        end = (await consumer.end_offsets([place]))[place]
+        consumer.seek(place, max(first, self._done.before))
+        silent = 0
+        while await consumer.position(place) < end and silent < _SILENT_POLLS:
+            batches = await consumer.getmany(place, timeout_ms=_WAIT_MS, max_records=_AT_ONCE)
+            silent = 0 if batches else silent + 1
+            for record in (one for records in batches.values() for one in records):
+                if record.offset >= end:
+                    return
+                letter = letter_of(record)
+                if record.offset not in self._done and wanted.matches(letter):
+                    yield letter
+
+    async def note(self, letter: Letter) -> None:
+        """Let a letter wait no more; raises `TooScatteredError`."""
+        done = self._done.with_one(letter.offset)
+        await self._consumer.commit({self._place: OffsetAndMetadata(done.before, done.note)})
+        self._done = done
+
+
 @asynccontextmanager
-async def _queue(bootstrap: str, topic: str) -> AsyncIterator[tuple[Any, TopicPartition]]:
+async def _queue(bootstrap: str, topic: str) -> AsyncIterator[_Queue]:
+    done = (await handled(bootstrap, [topic]))[topic]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         group_id=GROUP,
@@ -74,43 +126,32 @@ async def _queue(bootstrap: str, topic: str) -> AsyncIterator[tuple[Any, TopicPa
         max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
     )
     await consumer.start()
-    place = TopicPartition(f"{topic}.dlq", 0)
     try:
-        consumer.assign([place])
-        yield consumer, place
+        consumer.assign([letters_of(topic)])
+        yield _Queue(consumer, letters_of(topic), done)
     finally:
         await consumer.stop()
 
 
-async def _bounds(consumer: Any, place: TopicPartition) -> tuple[int, int, int]:
-    """Return (first offset still there, next one that waits, end)."""
-    first = (await consumer.beginning_offsets([place]))[place]
-    end = (await consumer.end_offsets([place]))[place]
-    committed = await consumer.committed(place)
-    return first, max(first, committed or 0), end
-
-
-async def waiting(bootstrap: str) -> list[Waiting]:
-    """Count what waits for every topic of the registry; raises `KafkaError`."""
-    counts = []
-    for topic in TOPICS:
-        async with _queue(bootstrap, topic.name) as (consumer, place):
-            _, at, end = await _bounds(consumer, place)
-            counts.append(Waiting(topic.name, end - at, end))
-    return counts
-
-
-async def show(bootstrap: str, topic: str, *, most: int) -> list[Letter]:
+async def show(bootstrap: str, topic: str, *, most: int, wanted: Wanted = EVERY) -> list[Letter]:
     """Return the first `most` letters that wait, oldest first; changes nothing."""
-    async with _queue(bootstrap, _topic(topic)) as (consumer, place):
-        return [letter_of(record) for record in await _read(consumer, place, most)]
+    found: list[Letter] = []
+    async with (
+        _queue(bootstrap, _topic(topic)) as queue,
+        aclosing(queue.letters(wanted)) as letters,
+    ):
+        async for letter in letters:
+            if len(found) >= most:
+                break
+            found.append(letter)
+    return found
 
 
-async def retry(bootstrap: str, topic: str, *, most: int) -> int:
+async def retry(bootstrap: str, topic: str, *, most: int, wanted: Wanted = EVERY) -> int:
     """Send the first `most` waiting letters to their topic again; return how many.
 
-    Each goes out with its original key, bytes and headers. A crash in between may send one twice,
-    which every reader of a topic must bear anyway.
+    Each goes to its original partition with its original key, bytes and headers. A crash in between
+    may send one twice, which every reader of a topic must bear anyway.
     """
     name = _topic(topic)
     producer = AIOKafkaProducer(
@@ -119,36 +160,43 @@ async def retry(bootstrap: str, topic: str, *, most: int) -> int:
         max_request_size=MAX_MESSAGE_BYTES + DEAD_LETTER_HEADROOM_BYTES,
     )
     await producer.start()
+    sent = 0
     try:
-        async with _queue(bootstrap, name) as (consumer, place):
-            records = await _read(consumer, place, most)
-            for record in records:
-                letter = letter_of(record)
+        partitions = await producer.partitions_for(name)
+        async with _queue(bootstrap, name) as queue, aclosing(queue.letters(wanted)) as letters:
+            async for letter in letters:
+                if sent >= most:
+                    break
                 await producer.send_and_wait(
-                    name, letter.value, key=letter.key, headers=list(letter.headers)
+                    name,
+                    letter.value,
+                    key=letter.key,
+                    partition=_partition(letter, partitions),
+                    headers=list(letter.headers),
                 )
-                await consumer.commit({place: letter.offset + 1})
-            return len(records)
+                await queue.note(letter)
+                sent += 1
     finally:
         await producer.stop()
+    return sent
 
 
-async def drop(bootstrap: str, topic: str, *, most: int) -> int:
+def _partition(letter: Letter, partitions: Collection[int]) -> int | None:
+    """Return where the letter was; None lets its key decide when there is no such partition."""
+    told = letter.about.get("partition", "")
+    return int(told) if told.isdigit() and int(told) in partitions else None
+
+
+async def drop(bootstrap: str, topic: str, *, most: int, wanted: Wanted = EVERY) -> int:
     """Let the first `most` waiting letters wait no more; return how many."""
-    async with _queue(bootstrap, _topic(topic)) as (consumer, place):
-        _, at, end = await _bounds(consumer, place)
-        count = min(most, end - at)
-        if count:
-            await consumer.commit({place: at + count})
-        return count
-
-
-async def _read(consumer: Any, place: TopicPartition, most: int) -> list[Any]:
-    _, at, end = await _bounds(consumer, place)
-    consumer.seek(place, at)
-    records: list[Any] = []
-    while len(records) < most and await consumer.position(place) < end:
-        batch = await consumer.getmany(place, timeout_ms=_WAIT_MS, max_records=most - len(records))
-        for found in batch.values():
-            records += found
-    return records
+    dropped = 0
+    async with (
+        _queue(bootstrap, _topic(topic)) as queue,
+        aclosing(queue.letters(wanted)) as letters,
+    ):
+        async for letter in letters:
+            if dropped >= most:
+                break
+            await queue.note(letter)
+            dropped += 1
+    return dropped

@@ -19,8 +19,11 @@ from services.kit.database import create_engine, ping
 from services.kit.deadletters import DeadLetters
 from services.kit.health import Health, ProgressWatch
 from services.kit.http import HttpServer, health_routes
+from services.kit.letterbox import LetterGauge
 from services.kit.producer import Producer
 from services.kit.runtime import Runtime, run_service
+
+_LETTERS_SECONDS = 30.0
 
 
 def price_book(settings: CostsSettings) -> LayeredBook:
@@ -73,7 +76,8 @@ async def compose(settings: CostsSettings, runtime: Runtime) -> None:
     server = HttpServer(
         app, host=settings.host, port=settings.port, drain_seconds=settings.shutdown_seconds / 2
     )
-    for part in (producer, consumers, server):
+    letters = LetterGauge(settings.kafka_bootstrap, every_seconds=_LETTERS_SECONDS)
+    for part in (producer, consumers, letters, server):
         runtime.add(part)
 
 

@@ -61,7 +61,8 @@ class DeadLetters:
         await self._producer.send(
             f"{record.topic}.dlq", record.value, key=record.key, headers=headers
         )
-        self._count.add(1, {"topic": record.topic, "service": self._service})
+        kind = type(error).__name__
+        self._count.add(1, {"topic": record.topic, "service": self._service, "reason": kind})
         logger.error(
             "dead letter from %s[%d]@%d: %s", record.topic, record.partition, record.offset, reason
         )
