@@ -202,7 +202,9 @@ class LeaseKeeper:
     async def _note(self, finished: Sequence[tuple[str, int]]) -> None:
         mine = [one for one, _ in finished if one in self._checkpointed]
         await self._store.finish(finished, checkpointed=mine)
-        self._checkpointed.difference_update(mine)
+        # The end of an attempt that was overtaken here leaves the checkpoint to the later one.
+        later = self._held.keys() | {one for one, _ in self._finished}
+        self._checkpointed.difference_update(set(mine) - later)
 
     async def _flush(self) -> None:
         while True:

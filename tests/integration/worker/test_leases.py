@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.worker.checkpoints.store import CheckpointStore
 from services.worker.leases.keeper import LeaseKeeper, Sweeper
 from services.worker.leases.store import MOST_HANDOVERS, CommandPlace, Expired, LeaseStore
 
@@ -372,6 +373,30 @@ async def test_a_keeper_that_stops_notes_what_is_finished(engine: AsyncEngine) -
     keeper.finish("r1", 1)
     await keeper.stop()
     assert await states(engine) == {"r1": ("finished", 1), "r2": ("abandoned", 1)}
+
+
+async def test_the_end_of_an_overtaken_attempt_leaves_the_checkpoint_to_the_later_one(
+    engine: AsyncEngine,
+) -> None:
+    keeper = LeaseKeeper(store(engine), seconds=60, on_fatal=lambda _: None)
+    noted = asyncio.Event()
+    keeper.on_noted = noted.set
+    await keeper.start()
+    await keeper.claim([place("r1")])
+    await expire(engine, "r1")
+    assert (await keeper.claim([place("r1")]))["r1"].attempt == 2
+    checkpoints = CheckpointStore(engine)
+    await checkpoints.take_over("r1", 2)
+    keeper.checkpointed("r1")
+
+    keeper.finish("r1", 1)
+    await asyncio.wait_for(noted.wait(), 10)
+    keeper.finish("r1", 2)
+    await keeper.stop()
+    assert await states(engine) == {"r1": ("finished", 2)}
+    async with engine.connect() as connection:
+        left = await connection.execute(text("SELECT response_id FROM worker.checkpoints"))
+        assert left.all() == []
 
 
 async def test_what_is_dropped_is_not_renewed_and_not_finished(engine: AsyncEngine) -> None:
