@@ -8,27 +8,42 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-import psutil
 import uvloop
 
 from infra.local.ports import HOST
 from tests.chaos.proxy.links import Listener, Trouble
 
 Json = dict[str, Any]
+_SOCKET = "socket:["
 
 
 def ports_of(pids: frozenset[int]) -> frozenset[int]:
-    """Return the local ports of the TCP connections of processes; of one that is gone, none."""
-    ports: set[int] = set()
-    for pid in pids:
-        try:
-            found = psutil.Process(pid).net_connections("tcp")
-        except psutil.Error:
-            continue
-        ports |= {connection.laddr.port for connection in found if connection.laddr}
+    """Return the local ports of the TCP connections of processes; of one that is gone, none.
+
+    Reads what the kernel tells by itself: a library takes a hundred times as long when many
+    connections fade away, and meanwhile no byte would pass.
+    """
+    inodes = {inode for pid in pids for inode in _sockets(pid)}
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split(None, 10)
+        if fields[9] in inodes:
+            ports.add(int(fields[1].rpartition(":")[2], 16))
     return frozenset(ports)
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                target = str(entry.readlink())
+                if target.startswith(_SOCKET):
+                    yield target[len(_SOCKET) : -1]
 
 
 def obey(listeners: dict[str, Listener], order: Json) -> Json:
