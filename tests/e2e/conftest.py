@@ -90,6 +90,9 @@ def replicated_stack(
         "INTAKE_ACCEPT_TIMEOUT_SECONDS": "2",
         "WORKER_LEASE_SECONDS": "3",
         "WORKER_SWEEP_SECONDS": "0.5",
+        # Streams of tests that are to outlast a drain need not be long.
+        "INTAKE_DRAIN_SECONDS": "2",
+        "WORKER_DRAIN_SECONDS": "4",
     }
     with running_stack(home / "stack", free_port(), settings) as running:
         yield running
