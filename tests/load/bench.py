@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
-import time
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection
-from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from infra.local.downloads import Report
 from infra.local.errors import StackError
 from infra.local.process import serving
-from infra.local.settings import CHECKOUT
 from infra.local.stack import Stack
 from tests.load.figures import (
     ANTIPHON,
@@ -31,12 +25,12 @@ from tests.load.figures import (
 from tests.load.gateways import Gateway, Peers, peer_version
 from tests.load.generator import Load
 from tests.load.machine import Cores, bind, describe, read_usage, split_cores
+from tests.load.runner import generating
 from tests.load.stacks import UpstreamPart
 from tests.load.upstream import HOST
 
 SETTLED_CORES = 0.25
 SETTLE_STEP_S, SETTLE_STEPS = 0.5, 60
-START_S = 60.0
 DRAIN_S = 30.0
 
 
@@ -137,20 +131,12 @@ class Bench:
             think_ms=scenario.think_ms,
             drain_s=DRAIN_S,
         )
-        argv = (sys.executable, "-m", "tests.load.generator", json.dumps(asdict(load)))
-        process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, cwd=CHECKOUT)
-        try:
-            async with asyncio.timeout(START_S + load.warmup_s + seconds + DRAIN_S):
-                begin_s = (await _line(process))["begin_s"]
-                await asyncio.sleep(begin_s - time.monotonic())
-                before = read_usage(gateway.pids)
-                await asyncio.sleep(begin_s + seconds - time.monotonic())
-                after = read_usage(gateway.pids)
-                counted = await _line(process)
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        async with generating(load) as generator:
+            await generator.begin()
+            before = read_usage(gateway.pids)
+            await generator.end()
+            after = read_usage(gateway.pids)
+            counted = await generator.counted()
         cpu_s, foreign = after.since(before, seconds)
         return Run(
             scenario=scenario,
@@ -162,13 +148,6 @@ class Bench:
             gateway_cores=sum(cpu_s[part] for part in gateway.core_parts) / seconds,
             foreign_cores=foreign,
         )
-
-
-async def _line(process: Process) -> dict[str, Any]:
-    assert process.stdout is not None
-    if not (line := await process.stdout.readline()):
-        raise StackError("The load generator ended early", fix="Read what it wrote above")
-    return dict(json.loads(line))
 
 
 def _pin(own: Gateway, cores: Cores | None, nice: int) -> str:

@@ -40,7 +40,8 @@ _STATUS = re.compile(rb'"status":\s*"completed"')
 class Load:
     """What to ask whom. `interval_ms` above 0 paces each stream's deltas in the upstream.
 
-    `think_ms` is the mean pause of a connection before it asks again.
+    `think_ms` is the mean pause of a connection before it asks again. Connections take turns
+    with `base_url` and `more_urls`.
     """
 
     base_url: str
@@ -53,6 +54,12 @@ class Load:
     interval_ms: int = 0
     think_ms: int = 0
     drain_s: float = 30.0
+    more_urls: Sequence[str] = ()
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Give host and port of everyone who is asked."""
+        urls = map(urllib.parse.urlsplit, (self.base_url, *self.more_urls))
+        return [(url.hostname or "", url.port or 80) for url in urls]
 
     def request(self, token: int) -> bytes:
         """Give a whole HTTP request whose answer must repeat the token."""
@@ -98,8 +105,7 @@ class Generator:
         self._zero = b"token=%010d" % 0
         self._tokens = itertools.count(secrets.randbelow(9_000_000_000))
         self._left = MOST_REQUESTS
-        url = urllib.parse.urlsplit(load.base_url)
-        self._address = url.hostname or "", url.port or 80
+        self._addresses = load.addresses()
         self.begin_s = time.monotonic() + load.warmup_s
         self._end_s = self.begin_s + load.seconds
         self.tally = Tally()
@@ -126,13 +132,14 @@ class Generator:
         load = self._load
         await asyncio.sleep(load.warmup_s * RAMP_SHARE * number / load.connections)
         connection: Connection | None = None
+        address = self._addresses[number % len(self._addresses)]
         failures = 0
         while time.monotonic() < self._end_s and failures < MOST_FAILURES and self._left > 0:
             self._left -= 1
             try:
                 if connection is None or not connection.is_open:
                     loop = asyncio.get_running_loop()
-                    _, connection = await loop.create_connection(Connection, *self._address)
+                    _, connection = await loop.create_connection(Connection, *address)
                 error = await self._ask(connection)
             except OSError as problem:
                 error = type(problem).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -88,6 +89,27 @@ async def test_paced_streams_give_a_lag_for_every_delta(base_url: str) -> None:
     assert len(tally.lag_ms) == tally.deltas > 0
     assert min(tally.lag_ms) >= 0
     assert not tally.errors
+
+
+async def test_connections_take_turns_with_all_addresses(base_url: str) -> None:
+    answered = itertools.count()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(answered), HOST, 0)
+    load = Load(
+        base_url=base_url,
+        more_urls=[f"http://{HOST}:{server.sockets[0].getsockname()[1]}/v1"],
+        api_key="key",
+        connections=3,
+        stream=False,
+        warmup_s=0.02,
+        seconds=0.2,
+    )
+    try:
+        tally = await Generator(load).run()
+    finally:
+        server.close()
+    assert not tally.errors
+    assert 0 < next(answered) < tally.requests
 
 
 class Refusing(Connection):
