@@ -129,6 +129,8 @@ WORKER: Words = {
     "max_attempts": "How often a response is begun before it ends as failed.",
     "tick_ms": "Least time between two packs to one partition.",
     "pending_bytes": "Bytes that may wait for one partition before upstreams are read slower.",
+    "max_file_bytes": "Most bytes of files that requests name, as base64 in memory, for all "
+    "responses that run; others wait. Plan about three times as much memory.",
     "max_event_bytes": "Largest single event of a provider.",
     "max_response_bytes": "Largest JSON answer of a provider.",
     "max_turns": "Most model turns in one response.",

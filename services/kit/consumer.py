@@ -186,11 +186,12 @@ class Consumers:
                 slots.release()
 
         async def consume(records: Any) -> None:
+            batch = offsets.begin(records)
             await slots.acquire()
             if self._failed or self._stopping:
                 slots.release()
                 return
-            self._work.spawn(handle(records, offsets.begin(records)), name="handle a batch")
+            self._work.spawn(handle(records, batch), name="handle a batch")
 
         subscriber(consume)
         self._subscribers.append((subscriber, subscription, offsets))

@@ -35,6 +35,7 @@ class WorkerSettings(ServiceSettings):
     sweep_seconds: float = Field(2.0, gt=0)
     tick_ms: float = Field(3.0, ge=0, le=1_000)
     pending_bytes: int = Field(16 * 1024 * 1024, ge=1024 * 1024)
+    max_file_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
     max_event_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
     max_response_bytes: int = Field(128 * 1024 * 1024, ge=1024 * 1024)
     drain_seconds: float = Field(10.0, ge=0)

@@ -20,6 +20,7 @@ from services.kit.tasks import TaskSet
 from services.worker.domain import Job
 from services.worker.errors import LeaseLostError
 from services.worker.files.fetch import load_files
+from services.worker.files.room import DEFAULT_BYTES, FileRoom
 from services.worker.leases.keeper import LeaseKeeper
 from services.worker.leases.letters import CommandLetters
 from services.worker.leases.store import Claim, CommandPlace, LeaseStore
@@ -50,12 +51,13 @@ class Runner(Protocol):
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """`most` responses run at once, each in up to `attempts`; at a stop they have `drain_seconds`
-    to end.
+    to end. Their files have `file_bytes` in memory, as base64.
     """
 
     most: int
     drain_seconds: float
     attempts: int
+    file_bytes: int = DEFAULT_BYTES
 
 
 class CommandIntake:
@@ -78,6 +80,7 @@ class CommandIntake:
         self._outbox = outbox
         self._blobs = blobs
         self._bounds = bounds
+        self._file_room = FileRoom(bounds.file_bytes)
         self._room = asyncio.Event()
         self._room.set()
         self._tasks = TaskSet()
@@ -195,6 +198,13 @@ class CommandIntake:
             self._note_room()
 
     async def _run(self, command: RunResponseV1, claim: Claim, out: OutStream) -> None:
+        if not command.files:
+            return await self._run_job(command, claim, out)
+        # The lease is renewed meanwhile.
+        async with self._file_room.hold(command.files):
+            return await self._run_job(command, claim, out)
+
+    async def _run_job(self, command: RunResponseV1, claim: Claim, out: OutStream) -> None:
         job = await self._job(command, claim)
         try:
             await self._runner.run(job, out)

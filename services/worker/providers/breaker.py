@@ -68,6 +68,16 @@ class Breaker:
             return 0.0
         return max(0.0, self._opened_at + self._rule.open_seconds - now)
 
+    def answered(self, ticket: int, now: float) -> bool:
+        """Take a probe that is being answered as a success, and say whether it was a probe.
+
+        Such a call is settled with that: one that streams for an hour must not keep others waiting.
+        """
+        if ticket != self._ticket or self._opened_at is None:
+            return False
+        self._settle_probe(failed=False, now=now)
+        return True
+
     def settle(self, ticket: int, *, failed: bool | None, now: float) -> None:
         """Take the end of a call: it failed, it did not, or (None) nobody knows.
 
@@ -76,11 +86,11 @@ class Breaker:
         if ticket != self._ticket:
             return
         if self._opened_at is not None:
-            self._settle_probe(failed, now)
+            self._settle_probe(failed=failed, now=now)
         elif failed is not None and self._rule.failures:
             self._count(failed, now)
 
-    def _settle_probe(self, failed: bool | None, now: float) -> None:
+    def _settle_probe(self, *, failed: bool | None, now: float) -> None:
         self._probing -= 1
         if failed:
             self._change(now)

@@ -125,7 +125,7 @@ class UpstreamClient:
                 try:
                     if answer.status >= 400:
                         raise await _refusal(answer)
-                    call.answered = True
+                    call.answered()
                     yield answer
                 finally:
                     # Not `release`: a stream that is left early must not be drained.

@@ -101,14 +101,19 @@ class Guard:
 class Call:
     """One admitted call."""
 
-    __slots__ = ("_began", "_guard", "_span", "_ticket", "answered")
+    __slots__ = ("_answered", "_began", "_guard", "_settled", "_span", "_ticket")
 
     def __init__(self, guard: Guard, ticket: int, began: float, span: Span | None) -> None:
         self._guard = guard
         self._span = span
         self._ticket = ticket
         self._began = began
-        self.answered = False
+        self._answered = self._settled = False
+
+    def answered(self) -> None:
+        """Note that the provider began to answer, with success."""
+        self._answered = True
+        self._settled = self._guard.breaker.answered(self._ticket, time.monotonic())
 
     def __enter__(self) -> Call:
         return self
@@ -124,7 +129,8 @@ class Call:
         guard.open_calls -= 1
         guard.leave()
         ended = time.monotonic()
-        guard.breaker.settle(self._ticket, failed=failed, now=ended)
+        if not self._settled:
+            guard.breaker.settle(self._ticket, failed=failed, now=ended)
         if guard.metrics is not None:
             guard.metrics.called(guard.name, outcome, ended - self._began)
         if self._span is not None:
@@ -136,7 +142,7 @@ class Call:
             # A reader that has seen the end of the answer leaves so, too.
             return False, "answered"
         if not isinstance(error, UpstreamError):
-            return (False if self.answered else None), "cancelled"
+            return (False if self._answered else None), "cancelled"
         if error.status == 429:
             # It works, and it has enough to do.
             return None, "rate_limited"

@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError, OffsetOutOfRangeError
 
 from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
+from services.kit.damage import EnduringConsumer
 from services.kit.deadletters import Record
 from services.worker.leases.store import CommandPlace
 
@@ -56,7 +57,7 @@ class CommandReader:
     async def records(self, places: Sequence[CommandPlace]) -> dict[str, Record]:
         """Return what stands at these places by response id, as it is; raises as `read` does."""
         if self._kafka is None:
-            kafka: Any = AIOKafkaConsumer(
+            kafka: Any = EnduringConsumer(
                 bootstrap_servers=self._bootstrap,
                 client_id=self._client_id,
                 group_id=None,

@@ -109,7 +109,12 @@ def wire_commands(shared: Shared, runners: Runners, leases: Leases, queue: Queue
         leases.keeper,
         outbox,
         shared.blobs,
-        bounds=Bounds(settings.max_responses, settings.drain_seconds, settings.max_attempts),
+        bounds=Bounds(
+            settings.max_responses,
+            settings.drain_seconds,
+            settings.max_attempts,
+            settings.max_file_bytes,
+        ),
         park=queue.dispatcher.park,
     )
     queue.dispatcher.begin(intake)

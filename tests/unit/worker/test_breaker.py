@@ -79,6 +79,29 @@ def test_no_more_than_so_many_probes_are_under_way() -> None:
     assert breaker.admit(6) is not None
 
 
+def test_a_probe_that_is_being_answered_keeps_nobody_waiting() -> None:
+    breaker = opened()
+    first, second = breaker.admit(5), breaker.admit(5)
+    assert first is not None
+    assert second is not None
+    assert breaker.answered(first, 5)
+    third = breaker.admit(5)
+    assert third is not None
+    assert breaker.answered(second, 6)
+    assert breaker.state(6) is State.CLOSED
+    # The third was admitted as a probe of a breaker that is closed since.
+    assert not breaker.answered(third, 6)
+    breaker.settle(third, failed=True, now=7)
+    assert breaker.state(7) is State.CLOSED
+
+
+def test_an_answer_that_begins_decides_nothing_while_it_is_closed() -> None:
+    breaker = Breaker(RULE)
+    ticket = breaker.admit(0)
+    assert ticket is not None
+    assert not breaker.answered(ticket, 0)
+
+
 def test_calls_from_before_it_opened_decide_nothing() -> None:
     breaker = Breaker(RULE)
     early = breaker.admit(0)
