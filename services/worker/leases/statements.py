@@ -82,14 +82,16 @@ END = text("""
     WHERE response_id = ANY(:ids) AND state = 'abandoned'
 """)
 EXPECT = text("""
-    INSERT INTO worker.leases
+    INSERT INTO worker.leases AS held
         (response_id, attempt, state, owner, expires_at, command_partition, command_offset)
     SELECT id, 0, 'abandoned', '', now() + make_interval(secs => :after_seconds), place, at
     FROM unnest(
         CAST(:ids AS text[]), CAST(:places AS int[]), CAST(:offsets AS bigint[])
     ) AS command(id, place, at)
     ORDER BY id
-    ON CONFLICT (response_id) DO NOTHING
+    ON CONFLICT (response_id) DO UPDATE SET expires_at = excluded.expires_at,
+        command_partition = excluded.command_partition, command_offset = excluded.command_offset
+    WHERE held.state = 'abandoned' AND held.command_offset IS NULL
 """)
 FORGET = text("""
     WITH forgotten AS (

@@ -8,11 +8,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.worker.leases.store import Claim, CommandPlace
-from services.worker.queue.rules import Parked, QueueBounds, Taken
+from services.worker.queue.rules import NORMAL, PATIENT, URGENT, Parked, QueueBounds, Taken
 
 _LOCK = 0x71756575
 _MOST_CANCELLED = 100
 _OF_MANY = 4
+_MOST_LANES = 500
 
 # The attempt stays: what is parked again after a crash is taken as the next one.
 _PARK = text("""
@@ -49,19 +50,49 @@ _MY_TURN = text("""
     SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
            pg_try_advisory_xact_lock(:lock) AS mine
 """)
-# A lane is what one key has of one priority. Lanes are found by one step in the index each, and
-# of each lane only so many rows are read as could start, and few where there are more lanes than
-# room: the cost does not grow with the queue.
+# A lane is what one key has of one priority. Lanes are found by one step in the index each, so many
+# of each priority, from where the last one was taken on and then from the first. Of each lane only
+# so many rows are read as could start, and few where there are more lanes than room: the cost grows
+# neither with the queue nor with the number of keys.
 _TAKE = text("""
-    WITH RECURSIVE lanes AS (
-        (SELECT priority, key_id FROM worker.leases WHERE state = 'parked'
-         ORDER BY priority, key_id LIMIT 1)
+    WITH RECURSIVE begin AS (
+        SELECT * FROM unnest(CAST(:priorities AS smallint[]), CAST(:afters AS text[]))
+            AS given(priority, after)
+    ), ahead AS (
+        SELECT begin.priority, first.key_id, 1 AS number FROM begin, LATERAL (
+            SELECT key_id FROM worker.leases
+            WHERE state = 'parked' AND priority = begin.priority AND key_id > begin.after
+            ORDER BY key_id LIMIT 1
+        ) AS first
         UNION ALL
-        SELECT next.priority, next.key_id FROM lanes, LATERAL (
-            SELECT priority, key_id FROM worker.leases
-            WHERE state = 'parked' AND (priority, key_id) > (lanes.priority, lanes.key_id)
-            ORDER BY priority, key_id LIMIT 1
+        SELECT ahead.priority, next.key_id, ahead.number + 1 FROM ahead, LATERAL (
+            SELECT key_id FROM worker.leases
+            WHERE state = 'parked' AND priority = ahead.priority AND key_id > ahead.key_id
+            ORDER BY key_id LIMIT 1
         ) AS next
+        WHERE ahead.number < :most_lanes
+    ), behind AS (
+        SELECT begin.priority, begin.after, first.key_id, (
+            SELECT count(*) FROM ahead WHERE ahead.priority = begin.priority
+        ) + 1 AS number
+        FROM begin, LATERAL (
+            SELECT key_id FROM worker.leases
+            WHERE state = 'parked' AND priority = begin.priority AND key_id <= begin.after
+            ORDER BY key_id LIMIT 1
+        ) AS first
+        UNION ALL
+        SELECT behind.priority, behind.after, next.key_id, behind.number + 1
+        FROM behind, LATERAL (
+            SELECT key_id FROM worker.leases
+            WHERE state = 'parked' AND priority = behind.priority
+                AND key_id > behind.key_id AND key_id <= behind.after
+            ORDER BY key_id LIMIT 1
+        ) AS next
+        WHERE behind.number < :most_lanes
+    ), lanes AS (
+        SELECT priority, key_id FROM ahead
+        UNION ALL
+        SELECT priority, key_id FROM behind WHERE number <= :most_lanes
     ), busy AS (
         SELECT key_id, count(*) AS running FROM worker.leases
         WHERE state = 'running' AND priority IS NOT NULL GROUP BY key_id
@@ -106,7 +137,7 @@ _TAKE = text("""
     FROM mine WHERE held.response_id = mine.response_id
     RETURNING held.response_id, held.attempt, held.cancelled, held.command_partition,
         held.command_offset, held.priority, held.queued_at, held.head, held.handovers,
-        held.first_claimed_at
+        held.first_claimed_at, held.key_id
 """)
 _DEPTH = text("""
     SELECT count(*) FROM (
@@ -122,6 +153,7 @@ class QueueStore:
         self._engine = engine
         self._owner = owner
         self._seconds = seconds
+        self._afters = dict.fromkeys((URGENT, NORMAL, PATIENT), "")
 
     async def park(self, commands: Sequence[Parked]) -> None:
         """Let responses wait for their turn. Idempotent: one that waits, runs or ended stays so."""
@@ -150,7 +182,8 @@ class QueueStore:
         """Lease up to `room` responses to this worker, and some that were cancelled, which need no
         room; the most urgent first. None while another worker takes: ask again soon.
 
-        By priority, then the key with the fewest running, then by age.
+        By priority, then the key with the fewest running, then by age. Where more than 500 keys
+        wait these take turns, and the order is among those whose turn it is.
         """
         async with self._engine.begin() as connection:
             turn = (await connection.execute(_MY_TURN, {"lock": _LOCK})).one()
@@ -164,11 +197,17 @@ class QueueStore:
                     "overdue_seconds": bounds.overdue_seconds,
                     "most_cancelled": _MOST_CANCELLED,
                     "of_many": _OF_MANY,
+                    "priorities": list(self._afters),
+                    "afters": list(self._afters.values()),
+                    "most_lanes": _MOST_LANES,
                     "owner": self._owner,
                     "seconds": self._seconds,
                 },
             )
             found = sorted(rows, key=lambda row: (row.priority, row.queued_at))
+        for row in found:
+            if row.priority in self._afters:
+                self._afters[row.priority] = row.key_id
         return [
             Taken(
                 CommandPlace(row.response_id, row.command_partition, row.command_offset),

@@ -101,6 +101,18 @@ async def test_keys_at_their_bound_leave_the_room_to_the_others_of_their_priorit
     assert list(await take(one, 1, bounds)) == ["plain"]
 
 
+async def test_of_more_keys_than_are_looked_at_in_one_go_each_has_its_turn(
+    engine: AsyncEngine,
+) -> None:
+    one = queue(engine)
+    await one.park([parked(f"{key}-{n}", f"key{key:04}") for key in range(1_200) for n in range(2)])
+    taken: list[str] = []
+    for _ in range(12):
+        taken += await take(one, 100, replace(BOUNDS, per_key=1))
+    assert len({response_id.split("-")[0] for response_id in taken}) == len(taken) == 1_200
+    assert await take(one, 100, replace(BOUNDS, per_key=1)) == {}
+
+
 async def test_priority_goes_before_age_and_turn(engine: AsyncEngine) -> None:
     one = queue(engine)
     await one.park([parked("slow", age_seconds=50, priority=PATIENT)])
@@ -227,7 +239,7 @@ class World:
         elif held is not None:
             store = leases(self._engine, owner)
             if action == "release":
-                await store.release([(response_id, held)])
+                await store.release([(response_id, held)], orderly=True, again_after_seconds=60)
             else:
                 await store.finish([(response_id, held)])
                 if held == self._attempts[response_id]:
