@@ -89,13 +89,13 @@ def _hosted(response: Json) -> Iterable[str]:
 
 def _prices(lines: Iterable[Line], report: Report) -> None:
     """A line costs its quantity times its price, and one thing has one price."""
-    prices: dict[tuple[str, str, str | None], set[Decimal | None]] = defaultdict(set)
+    prices: dict[tuple[str, str, str | None], set[Decimal]] = defaultdict(set)
     for line in lines:
-        prices[line.model, line.unit, line.tool].add(line.unit_price_usd)
         if line.unit_price_usd is None:
             if line.cost_usd is not None or not line.unpriced_reason:
                 report.violate("costs", line.response_id, f"{line.line_id} has no price, no reason")
             continue
+        prices[line.model, line.unit, line.tool].add(line.unit_price_usd)
         cost = (line.unit_price_usd * line.quantity).quantize(_SCALE, ROUND_HALF_EVEN)
         if line.cost_usd != cost:
             sentence = f"{line.line_id} is {line.quantity} x {line.unit_price_usd} = {cost}"

@@ -19,6 +19,7 @@ from tests.chaos.ledger.tables import Tables
 from tests.chaos.ledger.topics import WholeTopics, gather_topics
 from tests.chaos.ledger.work import check_calls, check_tools
 from tests.chaos.load import Load
+from tests.chaos.load.hooks import Hooks
 
 DRAIN_S = 90.0
 _POLL_S = 0.5
@@ -44,6 +45,7 @@ async def check(
     the object store is; everything in it is looked at through the API.
     """
     evidence = Evidence(asked=load.log.asked)
+    deadline = asyncio.get_running_loop().time() + drain_seconds
     engine = create_engine(database_url, pool_size=2, name="chaos")
     headers = {"authorization": f"Bearer {admin_key}"}
     try:
@@ -62,14 +64,27 @@ async def check(
             await api.artifacts(artifacts, evidence)
             await api.costs(evidence)
             await gather_calls(http, upstream_control_url, evidence)
+            await _heard(load.hooks, evidence, deadline)
     finally:
         await engine.dispose()
+        await load.hooks.stop()
     if load.executions is not None:
         gather_executions(load.executions, load.log.run, evidence)
     report = judged(evidence)
     report.count("clients that were too many", load.log.skipped)
     report.violations += [f"load: a client broke: {error!r}" for error in load.log.broken]
     return report
+
+
+async def _heard(hooks: Hooks, evidence: Evidence, deadline: float) -> None:
+    """Wait until every webhook has come, at the longest until then."""
+    while True:
+        evidence.webhooks = hooks.told()
+        report = Report()
+        check_webhooks(evidence, report)
+        if not report.violations or asyncio.get_running_loop().time() >= deadline:
+            return
+        await asyncio.sleep(_POLL_S)
 
 
 def readable(evidence: Evidence) -> list[str]:

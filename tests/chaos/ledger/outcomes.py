@@ -62,14 +62,20 @@ def check_clients(evidence: Evidence, report: Report) -> None:
 
 
 def _one_each(evidence: Evidence, report: Report) -> None:
-    """A request was put on the log under one id only."""
+    """A request has one response; further ones only after those that failed.
+
+    A key whose response failed with 429 or 503 is free again, as the API says.
+    """
     ids: dict[str, set[str]] = {}
     for command in evidence.commands:
         if command.mark is not None:
             ids.setdefault(command.mark, set()).add(command.response_id)
     for mark, found in ids.items():
-        if len(found) > 1:
-            report.violate("one id", mark, f"one request has several responses: {sorted(found)}")
+        outcomes = {one: evidence.outcome(one) for one in sorted(found)}
+        lasting = [one for one, fact in outcomes.items() if fact is None or fact.status != "failed"]
+        report.count("responses to a key that was free again", len(found) - 1)
+        if len(lasting) > 1:
+            report.violate("one id", mark, f"one request has several responses: {lasting}")
     told = {asked.mark for asked in evidence.asked if asked.response_id is not None}
     report.count("accepted without the client's knowing", len(ids.keys() - told))
 

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
 
-from tests.chaos.load.log import TERMINAL, Asked, Heard, Json, Log, text_of
+from tests.chaos.load.log import TERMINAL, Asked, Heard, Json, Log
 
 CONNECT_S = 10.0
 TRIES = 8
@@ -21,7 +21,7 @@ _DONE = b"data: [DONE]"
 _END = b"\n\n"
 _ACCEPT_NOT = (429, 503)
 _NO_TOOLS = "mcp_server_unavailable"
-_BROKEN = (ClientError, ConnectionError, EOFError)
+BROKEN = (ClientError, ConnectionError, EOFError)
 
 
 @dataclass
@@ -98,6 +98,8 @@ class Clients:
             asked.end("refused", f"{status} {text}")
         elif status >= 500:
             asked.end("error", f"{status} {text}")
+        elif any(code in text for code in asked.tolerated):
+            asked.end("refused", f"{status} {text}")
         else:
             asked.end("error", f"{status} {text}")
             if _NO_TOOLS not in text:
@@ -155,7 +157,7 @@ class Clients:
         except TimeoutError:
             asked.end("hung", f"the stream was silent for {self.patience:g} s")
             return
-        except _BROKEN as error:
+        except BROKEN as error:
             done = False
             if asked.response_id is None:
                 asked.end("ambiguous", repr(error))
@@ -195,7 +197,7 @@ class Clients:
             except TimeoutError:
                 asked.end("hung", f"the resumed stream was silent for {self.patience:g} s")
                 return
-            except _BROKEN:
+            except BROKEN:
                 done = False
             if done:
                 if asked.answer is None:
@@ -249,12 +251,6 @@ def hear_event(asked: Asked, event: Json) -> None:
         asked.know(response["id"])
         if kind.removeprefix("response.") in TERMINAL:
             asked.finish(response)
-
-
-def texts(asked: Asked) -> list[str]:
-    """Return what a later request of the chain should remember of this one."""
-    assert asked.answer is not None
-    return [str(asked.body["input"]), text_of(asked.answer)]
 
 
 def timeouts(patience: float) -> ClientTimeout:

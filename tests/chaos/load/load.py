@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 
 from tests.chaos.load.client import CONNECT_S, Clients, timeouts
 from tests.chaos.load.counting import LABEL
+from tests.chaos.load.hooks import Hooks
 from tests.chaos.load.log import Log
 from tests.chaos.load.scenarios import SCENARIOS, run
 
@@ -28,7 +29,8 @@ class Load:
 
     `executions` is the file that the counting MCP server of the stack writes (`counting.py`);
     without it no client uses tools. `patience` is how long, in seconds, a client bears silence:
-    longer than any outage. Use it within one event loop: `start`, then `stop`, then read `log`.
+    longer than any outage. Use it within one event loop: `start`, `stop`, read `log`. Webhooks are
+    heard until `check` is done.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Load:
         patience: float = PATIENCE_S,
     ) -> None:
         self.log = Log()
+        self.hooks = Hooks()
         self.executions = executions
         self.upstream_control_url = upstream_control_url
         self._intakes = [one.rstrip("/") for one in intakes]
@@ -77,6 +80,7 @@ class Load:
             random=self._random,
             patience=self._patience,
         )
+        await self.hooks.start(self._closing[0])
         if self.executions is not None:
             await self._offered(http)
         self._arrivals = asyncio.create_task(self._arrive(self._clients))

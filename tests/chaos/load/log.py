@@ -36,7 +36,8 @@ class Asked:
     state), `error` (an HTTP error that is no refusal to accept), `refused` (429, 503), `ambiguous`
     (the connection broke before an id was known: perhaps accepted), `lost` (the client gave up
     while the id is known, as at the end of a run), `hung` (neither answer, error nor broken
-    connection in time). `response_id` is known when the server told it.
+    connection in time). `response_id` is known when the server told it. `tolerated` are codes of
+    refusals that this request may meet.
     """
 
     mark: str
@@ -51,6 +52,7 @@ class Asked:
     answered_at: float | None = None
     heard: Heard | None = None
     rounds: int = 0
+    tolerated: tuple[str, ...] = ()
     image: bytes | None = None
     key: str | None = None
     other_ids: set[str] = field(default_factory=set)

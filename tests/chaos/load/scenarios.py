@@ -9,33 +9,15 @@ from dataclasses import dataclass
 
 from openai import APIError
 
-from tests.chaos.load.client import Clients, GoneError, texts
+from tests.chaos.load.client import Clients, GoneError
 from tests.chaos.load.counting import LABEL, TOOL
-from tests.chaos.load.log import Asked, Json, text_of
+from tests.chaos.load.log import Asked, Json
+from tests.chaos.load.talks import conversation, official_stream, turns_on_a_socket
+from tests.chaos.load.words import completed, expect, remembered, say, words
 from tests.upstream import samples
 
-MODEL = "gpt-4o-mini"
 _TOOLS = [{"type": "mcp", "server_label": LABEL, "require_approval": "never"}]
 _KEY_TRIES = 12
-
-
-def say(text: str, **more: object) -> Json:
-    """Return a request."""
-    return {"model": MODEL, "input": text, **more}
-
-
-def completed(asked: Asked) -> bool:
-    """Whether the request was answered as it should."""
-    return asked.answer is not None and asked.answer["status"] == "completed"
-
-
-def expect(asked: Asked, text: str) -> None:
-    """Complain when a completed answer has another text."""
-    if asked.answer is not None and completed(asked):
-        found = text_of(asked.answer)
-        wanted = text.replace("{mark}", asked.mark)
-        if found != wanted:
-            asked.complain(f"expected the text {wanted[:200]!r}, found {found[:200]!r}")
 
 
 async def plain(clients: Clients) -> None:
@@ -52,18 +34,9 @@ async def unkept(clients: Clients) -> None:
     expect(asked, "hello {mark}")
 
 
-def _words(clients: Clients) -> tuple[str, str]:
-    """Return the script of a stream, mostly short, sometimes slow, and the text of its end."""
-    slow = clients.random.random() < 0.4
-    count = clients.random.randint(50, 160) if slow else clients.random.randint(5, 60)
-    delay = clients.random.choice((0.02, 0.03, 0.05)) if slow else 0.005
-    text = " ".join(f"w{number}" for number in range(count))
-    return f"tokens: {count} ; delay: {delay}", text
-
-
 async def stream(clients: Clients) -> None:
     """Listen to a stream, again and again until its end."""
-    script, text = _words(clients)
+    script, text = words(clients.random)
     asked = await clients.ask("stream", say(script, stream=True))
     expect(asked, text)
 
@@ -78,7 +51,7 @@ async def background(clients: Clients) -> None:
 
 async def background_stream(clients: Clients) -> None:
     """Listen to a response that runs in the background."""
-    script, text = _words(clients)
+    script, text = words(clients.random)
     asked = await clients.ask("background_stream", say(script, background=True, stream=True))
     expect(asked, text)
 
@@ -88,7 +61,7 @@ async def chain(clients: Clients) -> None:
     first = await clients.ask("chain", say("say: first {mark}"))
     if not completed(first):
         return
-    known, last = texts(first), first
+    known, last = remembered(first), first
     for turn in range(2):
         if clients.stopping.is_set():
             return
@@ -99,7 +72,7 @@ async def chain(clients: Clients) -> None:
         if not completed(last):
             return
         expect(last, "|".join(known))
-        known += texts(last)
+        known += remembered(last)
 
 
 def _calls(clients: Clients) -> tuple[str, int]:
@@ -216,8 +189,11 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario(22, plain),
-    Scenario(22, stream),
+    Scenario(20, plain),
+    Scenario(16, stream),
+    Scenario(4, official_stream),
+    Scenario(4, turns_on_a_socket),
+    Scenario(4, conversation),
     Scenario(10, background),
     Scenario(8, background_stream),
     Scenario(8, chain),
