@@ -95,8 +95,11 @@ SPOILT: dict[str, tuple[Evidence, str]] = {
     "a client that complains": (good(asked=[asked(problems=["no"])]), "client: no"),
     "another id for one key": (good(asked=[asked(other_ids={"resp_2"})]), "told other ids"),
     "two responses to one request": (
-        good(commands=[Command(ID, MARK, 100.0), Command("resp_2", MARK, 100.0)]),
-        "one request has several responses",
+        good(
+            commands=[Command(ID, MARK, 100.0), Command("resp_2", MARK, 100.0)],
+            facts={ID: [fact()], "resp_2": [fact(response_id="resp_2")]},
+        ),
+        "one request has several responses: ['resp_1', 'resp_2']",
     ),
     "a delete that was forgotten": (
         good(asked=[asked(deleted=True)]),
@@ -212,6 +215,40 @@ def test_what_duplicates_and_crashes_may_cause_is_no_violation() -> None:
     assert violations(good(calls=again)) == []
     killed = Execution(KEY, "e0", 101.1, None)
     assert violations(good(executions=[killed, RUN])) == []
+
+
+def test_a_key_is_free_again_after_a_failure_and_all_calls_count_together() -> None:
+    earlier = "resp_0"
+    told = response(id=earlier, status="failed", output=[], usage=None)
+    failed = fact(response_id=earlier, status="failed", at=100.4, response=told)
+    found = good(
+        commands=[Command(earlier, MARK, 100.0), Command(ID, MARK, 100.4)],
+        facts={earlier: [failed], ID: [fact()]},
+        calls=[Call(MARK, 0, 100.1, 100.3, status=503), FIRST_CALL, SECOND_CALL],
+    )
+    found.rows[earlier] = Row(earlier, "failed", orjson.dumps(told).decode(), deleted=False)
+    found.reads[earlier] = [Read(intake, 200, told) for intake in INTAKES]
+    assert violations(found) == []
+
+
+def test_output_without_usage_has_a_line_without_a_price() -> None:
+    told = response(usage=None)
+    reason = "the provider reported no usage"
+    unpriced = line("output_tokens", 0, unit_price_usd=None, cost_usd=None, unpriced_reason=reason)
+    priced = line("output_tokens", 4, response_id="resp_2", line_id="resp_2:output_tokens")
+    one = good(
+        asked=[asked(answer=told)],
+        facts={ID: [fact(response=told)]},
+        rows=row(told),
+        reads=reads((200, told), (200, told)),
+        lines_kept=[unpriced, *lines()[2:]],
+        lines_told=[unpriced, *lines()[2:]],
+    )
+    one.costs_reported = sum((kept.cost_usd or Decimal(0) for kept in one.lines_kept), Decimal(0))
+    assert violations(one) == []
+    both = replace(one, lines_kept=[*one.lines_kept, priced])
+    assert not any("several prices" in sentence for sentence in violations(both))
+    assert violations(replace(one, lines_kept=lines()[2:], lines_told=lines()[2:]))
 
 
 def test_what_was_deleted_is_nowhere_and_still_charged() -> None:
