@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from contracts.event import UnknownContractError
 from contracts.responses import ResponseDeletedV1
 from services.kit.consumer import Handler, Received, Subscription, _Batches
 from services.kit.deadletters import Record, RefusalError
@@ -206,3 +207,49 @@ async def test_what_is_not_preselected_is_neither_decoded_nor_handled() -> None:
     assert handling.calls == [["resp_2"]]
     assert graveyard.offsets == []
     assert asked == [3, 3, 3]
+
+
+def of_type(kind: str, offset: int) -> Message:
+    said = message("r1", offset)
+    assert said.value is not None
+    said.value = said.value.replace(ResponseDeletedV1.TYPE.encode(), kind.encode())
+    return said
+
+
+async def test_a_type_that_this_version_does_not_know_is_a_dead_letter_and_stops_nobody() -> None:
+    handle = Handling()
+    buried = await run(handle, of_type("antiphon.response.deleted.v99", 1), message("r2", 2))
+    assert handle.calls == [["r2"]]
+    assert buried.offsets == [1]
+    assert isinstance(buried.buried[0][1], UnknownContractError)
+
+
+async def test_a_field_that_this_version_does_not_know_is_passed_over() -> None:
+    handle, newer = Handling(), message("r1", 1)
+    assert newer.value is not None
+    newer.value = newer.value.replace(b'"data":{', b'"later":[1],"data":{"later":{"x":1},')
+    assert (await run(handle, newer)).offsets == []
+    assert handle.calls == [["r1"]]
+
+
+async def test_who_can_pass_on_unknown_types_gets_them_and_no_others() -> None:
+    handle, failures = Handling(), [OSError("away")]
+    passed: list[int] = []
+
+    async def unknown(records: Sequence[Record]) -> None:
+        if failures:
+            raise failures.pop()
+        passed.extend(record.offset for record in records)
+
+    graveyard = Graveyard()
+    subscription = Subscription(
+        topics=(TOPIC,),
+        group="test",
+        handle=handle,
+        types=frozenset({ResponseDeletedV1.TYPE}),
+        backoff=AT_ONCE,
+        unknown=unknown,
+    )
+    records = (of_type("antiphon.response.run.v99", 1), message("r2", 2), Message(b"{", 3))
+    await _Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", records))
+    assert (passed, handle.calls, graveyard.offsets) == ([1], [["r2"]], [3])
