@@ -16,7 +16,7 @@ JSON, PACED_100, PACED_400 = LOADS = (
     Scenario("100 streams of 50 tokens/s", "paced", 100, interval_ms=20),
     Scenario("400 streams of 50 tokens/s", "paced", 400, interval_ms=20),
 )
-INTAKE_STREAM_KB, WORKER_STREAM_KB = 30.0, 100.0
+INTAKE_STREAM_KB, WORKER_STREAM_KB = 40.0, 100.0
 """Memory of an open stream: what `make soak` holds with 1,000 of them, less the idle process."""
 
 
