@@ -240,6 +240,10 @@ PROVIDER: Words = {
     "models_without_tools": "Names or patterns of models that can't call tools.",
     "on_unsupported_tools": "What becomes of tools where no provider of the model has any: "
     "`drop`: left out with a warning, unless `tool_choice` demands one. `refuse`: 400.",
+    "background": "`responses` alone: it works on background responses by itself. They are asked "
+    "for with `store`, once, and followed, also by the next worker when one dies.",
+    "background_seconds": "How long such a response may take; then it is cancelled there and "
+    "fails.",
 }
 MCP_SERVER: Words = {
     "label": "Name that requests use as `server_label`.",
