@@ -12,8 +12,8 @@ import orjson
 from contracts.packs import Entry, Flag
 from contracts.principal import Principal
 from contracts.providers import Providers
-from contracts.responses import RunResponseV1
-from contracts.topics import RESPONSES_COMMANDS
+from contracts.responses import ClaimCheck, RunResponseV1
+from contracts.topics import CLAIM_CHECK_BYTES, RESPONSES_COMMANDS
 from services.intake.accepted import Accepted, Answer, Place
 from services.intake.admission.estimate import estimate_tokens
 from services.intake.admission.keys import ApiKey
@@ -229,16 +229,21 @@ class Responses:
             command = await self.files.attach(command, body, history)
         raw = {"request": body} if history is None else {"request": body, "history": history}
         payload = b'{"request":%b,"history":%b}' % (body, history or b"[]")
-        try:
-            claim = await check_in(
-                self.blobs, key=f"{command.response_id}-request", payload=payload
-            )
-        except OSError as error:
-            raise unavailable("The request could not be stored, try again.") from error
+        claim = None
+        if len(payload) > CLAIM_CHECK_BYTES:
+            claim = await self._claim(f"{command.response_id}-request", payload)
         if claim is not None:
             raw = {"payload": orjson.dumps(claim.model_dump())}
         stamp = self.log.stamp(command.response_id, command.response_id)
         return encode(command, stamp, raw=raw)
+
+    async def _claim(self, key: str, payload: bytes) -> ClaimCheck | None:
+        """Store a large payload; raises `ApiError` (503), as late as when Kafka takes nothing."""
+        try:
+            async with asyncio.timeout(self.log.accept_seconds):
+                return await check_in(self.blobs, key=key, payload=payload)
+        except OSError as error:
+            raise unavailable("The request could not be stored, try again.") from error
 
     def queued(self, accepted: Accepted, body: bytes) -> dict[str, Any]:
         """Return the Response object of a background request that has just been accepted."""

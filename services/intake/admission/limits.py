@@ -106,12 +106,12 @@ def cost_of(tokens: int, limits: Limits) -> int:
 
 
 def drained(use: Use, limits: Limits, *, now: float) -> Use:
-    """Return the buckets as time left them; time that goes back changes nothing."""
+    """Return the buckets as time left them. A clock that was put back drains them from there on."""
     seconds = max(0.0, now - use.at)
     return Use(
         _drained(use.requests, limits.requests_per_minute, seconds),
         _drained(use.tokens, limits.tokens_per_minute, seconds),
-        max(now, use.at),
+        now,
     )
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +21,9 @@ from services.kit.settings import ServiceSettings
 
 _TIMEOUT = urllib3.Timeout(connect=3, read=30)
 _S3_THREADS = 16
+_CALL_SECONDS = 45.0
+_BYTES_PER_SECOND = 1024 * 1024
+"""A store that is slower than this is away; a call may take so much longer for what it carries."""
 _MISSING = frozenset({"NoSuchKey", "NoSuchObject"})
 _ALREADY_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 Result = TypeVar("Result")
@@ -46,11 +50,20 @@ class S3Blobs:
     def __init__(self, client: Minio, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
+        self.call_seconds = _CALL_SECONDS
+        """How long a call may take, beside what it sends; less than a consumer may need to move."""
         self._threads = ThreadPoolExecutor(_S3_THREADS, thread_name_prefix="s3")
 
-    async def _call(self, action: Callable[[], Result]) -> Result:
+    async def _call(self, action: Callable[[], Result], *, carried_bytes: int | None = 0) -> Result:
+        seconds = None
+        if carried_bytes is not None:
+            seconds = self.call_seconds + carried_bytes / _BYTES_PER_SECOND
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, action)
+            # Behind a server that hangs calls wait for a thread, too: those are not begun any more.
+            async with asyncio.timeout(seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, action)
+        except TimeoutError as error:
+            raise OSError("the object store does not answer in time") from error
         except S3Error as error:
             if error.code in _MISSING:
                 raise BlobMissingError(str(error.resource)) from error
@@ -70,7 +83,7 @@ class S3Blobs:
                 self._bucket, name, body, len(content), content_type=content_type
             )
 
-        await self._call(upload)
+        await self._call(upload, carried_bytes=len(content))
 
     async def get(self, key: str) -> bytes:
         """Return all bytes; raises `BlobMissingError`."""
@@ -109,7 +122,9 @@ class S3Blobs:
         """Make one blob of others, in their order; durable when it returns."""
         name = checked(key)
         sources: list[ComposeSource] = [_Piece(self._bucket, checked(piece)) for piece in pieces]
-        await self._call(lambda: self._client.compose_object(self._bucket, name, sources))
+        # The server copies gigabytes; its silence is bounded.
+        joined = partial(self._client.compose_object, self._bucket, name, sources)
+        await self._call(joined, carried_bytes=None)
 
     async def delete(self, key: str) -> None:
         """Remove the blob; does nothing when it is missing."""
@@ -127,7 +142,7 @@ class S3Blobs:
                     removed += 1
             return removed
 
-        return await self._call(sweep)
+        return await self._call(sweep, carried_bytes=None)
 
     async def check(self) -> None:
         """Create the bucket when it is missing; raise `OSError` when the server is not usable."""

@@ -76,6 +76,22 @@ async def outcomes(replicas: Sequence[RateLimiter], asks: Sequence[Ask]) -> list
     return [isinstance(outcome, Standing) for outcome in found]
 
 
+async def test_a_clock_that_was_put_back_by_an_hour_locks_nobody_out(
+    engine: AsyncEngine, store: SharedLimits
+) -> None:
+    asks = [Ask("key_back", LIMITS, f"resp_back_{number}", 10) for number in range(30)]
+    assert sum(one.admitted for one in await store.take(asks)) == 20
+    # All that is written is of an hour that is to come again.
+    await later(engine, -3_600)
+    assert not (await store.take([Ask("key_back", LIMITS, "resp_back_x", 10)]))[0].admitted
+    await later(engine, 30)
+    more = [Ask("key_back", LIMITS, f"resp_more_{number}", 10) for number in range(30)]
+    assert sum(one.admitted for one in await store.take(more)) == 10
+    await store.settle([Settlement("resp_more_0", "key_back", LIMITS, 0)])
+    await later(engine, 60)
+    assert await tokens_used(store, "key_back") == 0
+
+
 async def test_two_replicas_together_admit_what_the_limit_says(
     replicas: list[RateLimiter],
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.kit.blobs.disk import DiskBlobs
+from services.kit.blobs.s3 import S3Blobs
 from services.kit.blobs.store import BlobMissingError, BlobStore
 
 KEY = "artifacts/ab/abcdef"
@@ -77,6 +78,40 @@ async def server(answer: bytes) -> AsyncIterator[str]:
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with listening:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def silence(heard: asyncio.Event) -> AsyncIterator[str]:
+    """A server that takes everything and says nothing until it is heard no more."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard.wait()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+async def test_a_server_that_hangs_is_given_up_in_time_by_any_number_of_callers(
+    s3_blobs: MakeBlobs,
+) -> None:
+    over = asyncio.Event()
+    async with silence(over) as endpoint:
+        blobs = s3_blobs(s3_endpoint=endpoint)
+        assert isinstance(blobs, S3Blobs)
+        blobs.call_seconds = 0.5
+        began = asyncio.get_running_loop().time()
+        outcomes = await asyncio.gather(
+            *(blobs.put(KEY, b"content", content_type=TYPE) for _ in range(50)),
+            *(blobs.get(KEY) for _ in range(50)),
+            return_exceptions=True,
+        )
+        assert asyncio.get_running_loop().time() - began < 5
+        # Threads that hang are let go before the test ends.
+        over.set()
+    assert {str(one) for one in outcomes} == {"the object store does not answer in time"}
+    assert all(isinstance(one, OSError) for one in outcomes)
 
 
 async def test_an_answer_that_ends_too_early_is_no_content(s3_blobs: MakeBlobs) -> None:
