@@ -17,6 +17,7 @@ from yarl import URL
 from contracts.providers import ProviderConfig
 from services.worker.errors import UpstreamError
 from services.worker.metrics import WorkerMetrics
+from services.worker.providers.answer import Answer
 from services.worker.providers.guard import Guard
 
 _ERROR_BODY_BYTES = 64 * 1024
@@ -45,9 +46,8 @@ class UpstreamClient:
         self._urls: dict[str, URL] = {}
         total, connect = config.total_timeout_seconds, config.connect_timeout_seconds
         self._whole = aiohttp.ClientTimeout(total=total, sock_connect=connect)
-        self._streamed = aiohttp.ClientTimeout(
-            total=total, sock_connect=connect, sock_read=config.idle_timeout_seconds
-        )
+        # With aiohttp's bounds each chunk would set and cancel a timer; `Answer` has others.
+        self._streamed = aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
     async def start(self) -> None:
         """Open the connection pool."""
@@ -75,7 +75,7 @@ class UpstreamClient:
         *,
         whole: bool = False,
         headers: Mapping[str, str] | None = None,
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    ) -> AbstractAsyncContextManager[Answer]:
         """Send a request and yield the answer once its status is below 400.
 
         With `whole` the answer comes in one piece after all the work: its first byte has the total
@@ -85,9 +85,7 @@ class UpstreamClient:
         """
         return self._exchange("POST", path, body, whole=whole, headers=headers)
 
-    def get(
-        self, path: str, query: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def get(self, path: str, query: Mapping[str, str]) -> AbstractAsyncContextManager[Answer]:
         """Ask for a stream that exists; yields and raises as `post` does."""
         return self._exchange("GET", str(URL(path).with_query(query)), None)
 
@@ -100,7 +98,7 @@ class UpstreamClient:
         *,
         whole: bool = False,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Answer]:
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
         config = self.config
@@ -124,9 +122,14 @@ class UpstreamClient:
                         )
                 try:
                     if answer.status >= 400:
-                        raise await _refusal(answer)
+                        async with asyncio.timeout(config.idle_timeout_seconds):
+                            raise await _refusal(answer)
                     call.answered()
-                    yield answer
+                    yield Answer(
+                        answer,
+                        idle_seconds=config.idle_timeout_seconds,
+                        total_seconds=config.total_timeout_seconds,
+                    )
                 finally:
                     # Not `release`: a stream that is left early must not be drained.
                     answer.close() if not answer.content.at_eof() else answer.release()
@@ -145,16 +148,12 @@ class UpstreamClient:
         self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """Post and return the JSON object of the answer; raises `UpstreamError`."""
-        parts: list[bytes] = []
-        room = self._max_response_bytes
         async with self.post(path, body, whole=True, headers=headers) as answer:
-            async for part in answer.content.iter_any():
-                parts.append(part)
-                room -= len(part)
-                if room < 0:
-                    raise UpstreamError("the provider's answer is too large", retryable=False)
+            whole = await answer.read(most=self._max_response_bytes)
+        if whole is None:
+            raise UpstreamError("the provider's answer is too large", retryable=False)
         try:
-            parsed = orjson.loads(b"".join(parts))
+            parsed = orjson.loads(whole)
         except orjson.JSONDecodeError as error:
             raise UpstreamError("the provider's answer is no JSON") from error
         if not isinstance(parsed, dict):

@@ -139,13 +139,14 @@ async def _events(
 ) -> AsyncGenerator[dict[str, Any], None]:
     splitter = EventSplitter(limit_bytes=max_event_bytes)
     async with client.post(path, body) as answer:
-        if "text/event-stream" not in answer.headers.get("content-type", ""):
+        if not answer.streams:
             raise UpstreamError("the provider did not answer with an event stream")
-        async for chunk in answer.content.iter_any():
-            for frame in frames(splitter.feed(chunk)):
-                event = parse(frame)
-                if event is not None:
-                    yield event
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                for frame in frames(splitter.feed(chunk)):
+                    event = parse(frame)
+                    if event is not None:
+                        yield event
         for frame in frames(splitter.finish()):
             event = parse(frame)
             if event is not None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
-import aiohttp
 import orjson
 
 from services.worker import sse
 from services.worker.domain import TERMINAL, Event, Job, Response, terminal_status
 from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.outbox import OutStream
+from services.worker.providers.answer import Answer
 from services.worker.providers.client import UpstreamClient
 from services.worker.runs.output import OutputBuilder
 
@@ -75,21 +75,21 @@ class Passthrough:
         """Ask and pipe until the terminal event; raises `UpstreamError`, also without one."""
         await self.follow(client.post("/responses", body))
 
-    async def follow(self, answering: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> None:
+    async def follow(self, answering: AbstractAsyncContextManager[Answer]) -> None:
         """Pipe an answer, see `run`."""
         splitter = sse.EventSplitter(limit_bytes=self._max_event_bytes)
         async with answering as answer:
-            if "text/event-stream" not in answer.headers.get("content-type", ""):
+            if not answer.streams:
                 raise UpstreamError("the provider did not answer with an event stream")
-            chunks: AsyncIterator[bytes] = answer.content.iter_any()
-            async for chunk in chunks:
-                self._pass(splitter.feed(chunk))
-                if self.terminal is not None:
-                    return
-                if self._on_begun is not None and self._upstream_id is not None:
-                    on_begun, self._on_begun = self._on_begun, None
-                    await on_begun(self._upstream_id)
-                await self._out.room()
+            async with aclosing(answer.chunks()) as chunks:
+                async for chunk in chunks:
+                    self._pass(splitter.feed(chunk))
+                    if self.terminal is not None:
+                        return
+                    if self._on_begun is not None and self._upstream_id is not None:
+                        on_begun, self._on_begun = self._on_begun, None
+                        await on_begun(self._upstream_id)
+                    await self._out.room()
             self._pass(splitter.finish())
             if self.terminal is not None:
                 return

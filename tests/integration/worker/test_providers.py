@@ -131,6 +131,22 @@ async def test_a_stream_that_stalls_is_given_up_in_time(scripted_upstream: Upstr
         assert caught.value.status == 504
 
 
+async def test_a_stream_that_never_ends_is_given_up_in_time(
+    scripted_upstream: UpstreamProcess,
+) -> None:
+    url = scripted_upstream.base_url
+    async with connected(url, idle_timeout_seconds=5.0, total_timeout_seconds=0.5) as client:
+        with pytest.raises(UpstreamError) as caught:
+            await pipe(client, "tokens: 1000 ; delay: 0.05")
+        assert caught.value.status == 504
+
+
+async def test_a_stream_that_drips_is_not_silent(scripted_upstream: UpstreamProcess) -> None:
+    async with connected(scripted_upstream.base_url, idle_timeout_seconds=0.3) as client:
+        made, _ = await pipe(client, "tokens: 12 ; delay: 0.05")
+    assert made.terminal is not None
+
+
 async def test_an_answer_that_is_too_large_is_refused(scripted_upstream: UpstreamProcess) -> None:
     async with connected(scripted_upstream.base_url) as client:
         with pytest.raises(UpstreamError, match="too large"):

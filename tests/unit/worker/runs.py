@@ -170,7 +170,7 @@ class Provider(UpstreamClient):
     )
     asked: list[dict[str, Any]] = field(default_factory=list)
     cut: int = 1 << 20
-    content_type: str = "text/event-stream; charset=utf-8"
+    streams: bool = True
 
     @asynccontextmanager
     async def post(
@@ -189,8 +189,7 @@ class Provider(UpstreamClient):
                 for at in range(0, len(piece), self.cut):
                     yield piece[at : at + self.cut]
 
-        content = SimpleNamespace(iter_any=chunks)
-        yield SimpleNamespace(headers={"content-type": self.content_type}, content=content)
+        yield SimpleNamespace(streams=self.streams, chunks=chunks)
 
     async def read_json(self, path: str, body: bytes, *, headers: Any = None) -> dict[str, Any]:
         self.asked.append(orjson.loads(body))

@@ -189,7 +189,7 @@ async def test_a_terminal_event_decides_the_status_when_its_response_has_none() 
 async def test_an_answer_that_is_no_stream_is_the_provider_s_fault() -> None:
     out = Written()
     made = Passthrough(job(), out, max_event_bytes=1 << 26)
-    provider = Provider([b"{}"], content_type="application/json")
+    provider = Provider([b"{}"], streams=False)
     with pytest.raises(UpstreamError, match="event stream"):
         await made.run(provider, b"{}")
     assert not made.wrote
