@@ -11,8 +11,11 @@ fail() {
 
 # A pyenv shim answers to a name without having that version, and Debian's python3 may lack venv.
 usable='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))'
+# A distribution's Python is compiled with profile-guided optimization, one that pyenv compiled is
+# mostly not: everything then takes a tenth longer.
 find_python() {
-    for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3.14 python3}; do
+    for candidate in ${PYTHON:-/usr/bin/python3.13 /usr/bin/python3.12 /usr/bin/python3.11 \
+        python3.13 python3.12 python3.11 python3.14 python3}; do
         if "$candidate" -c "$usable" >/dev/null 2>&1; then
             printf '%s' "$candidate"
             return
