@@ -60,6 +60,8 @@ LOCAL: Words = {
     "Unset: `infra/local/mcp_servers.toml`.",
     "intake_replicas": "How many intakes; the same as `--replicas intake=N`.",
     "worker_replicas": "How many workers; the same as `--replicas worker=N`.",
+    "intake_drain_seconds": "Intake's own setting; it is killed 15 s later.",
+    "worker_drain_seconds": "The worker's own setting; it is killed 15 s later.",
     "log_format": "Passed on to the services.",
 }
 INTAKE: Words = {

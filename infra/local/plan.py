@@ -93,12 +93,15 @@ class Plan:
         self, service: str, name: str = "", *, port: int = 0, own: Mapping[str, str] | None = None
     ) -> ServicePart:
         name = name or service
+        settings = self._settings
+        drains = {"intake": settings.intake_drain_seconds, "worker": settings.worker_drain_seconds}
         return ServicePart(
             name,
             service=service,
             home=self._settings.home,
             port=port or self._ports.claim(name),
             environment=lambda: {**self._environment(service), **(own or {})},
+            drain_s=drains.get(service, 0.0),
         )
 
     def _worker(self, number: int) -> ServicePart:

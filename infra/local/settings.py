@@ -36,6 +36,8 @@ class LocalSettings(BaseSettings):
     mcp_broker_servers: Path | None = None
     intake_replicas: int = Field(1, ge=1, le=8)
     worker_replicas: int = Field(1, ge=1, le=32)
+    intake_drain_seconds: float = Field(10.0, ge=0)
+    worker_drain_seconds: float = Field(10.0, ge=0)
     log_format: str = "console"
 
     @property

@@ -13,7 +13,8 @@ from infra.local.probes import http_status
 
 HTTP_OK = 200
 STOP_TIMEOUT_S = 25.0
-"""Longer than the twenty seconds that a service gives its open streams."""
+AFTER_DRAIN_S = 15.0
+"""What is stopped after the drain time needs so long at the most."""
 
 Environment = Callable[[], Mapping[str, str]]
 
@@ -21,17 +22,26 @@ Environment = Callable[[], Mapping[str, str]]
 class ServicePart:
     """`python -m services.<service>.main`, told all by environment.
 
-    `environment` is called at each start, when the addresses of the servers are known.
+    `environment` is called at each start, when the addresses of the servers are known. What it has
+    open gets `drain_s` to end at a stop.
     """
 
     def __init__(
-        self, name: str, *, service: str, home: Path, port: int, environment: Environment
+        self,
+        name: str,
+        *,
+        service: str,
+        home: Path,
+        port: int,
+        environment: Environment,
+        drain_s: float = 0.0,
     ) -> None:
         self.name = name
         self.service = service
         self.home = home
         self.port: int | None = port
         self._environment = environment
+        self._drain_s = drain_s
 
     @property
     def url(self) -> str:
@@ -49,7 +59,7 @@ class ServicePart:
         return Command(
             argv=(sys.executable, "-m", f"services.{self.service}.main"),
             env={**own, **self._environment()},
-            stop_timeout_s=STOP_TIMEOUT_S,
+            stop_timeout_s=max(STOP_TIMEOUT_S, self._drain_s + AFTER_DRAIN_S),
         )
 
     async def is_ready(self) -> bool:
