@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-PROBE_TIMEOUT_S = 4.0
+PROBE_TIMEOUT_S = 8.0
 POLL_S = 0.1
 MODEL = "gpt-4o-mini"
 TEXT = "probe"
