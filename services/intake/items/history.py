@@ -66,6 +66,8 @@ class Reader:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._progress = progress
+        # By this a time is told that no setting of the clock changes.
+        self._steady = clock.now().timestamp() - clock.monotonic()
         self._told: OrderedDict[str, None] = OrderedDict()
 
     def note_finished(self, response_id: str) -> None:
@@ -175,7 +177,7 @@ class Reader:
 
     async def _surely_unknown(self, response_id: str, began: datetime) -> None:
         """Raise `ApiError` (503) unless all that was written before `began` is projected."""
-        if self._progress is None or not _is_young(response_id, self._clock):
+        if self._progress is None or not self._is_young(response_id):
             return
         if not await self._progress.has_read(int(began.timestamp() * 1000)):
             raise _not_yet(response_id)
@@ -183,14 +185,15 @@ class Reader:
     def _deadline(self, response_id: str) -> float:
         """Only a young id of ours can be one that the projection will still bring."""
         now = self._clock.monotonic()
-        return now + self._wait_seconds if _is_young(response_id, self._clock) else now
+        return now + self._wait_seconds if self._is_young(response_id) else now
 
-
-def _is_young(response_id: str, clock: Clock) -> bool:
-    created = created_ms(response_id)
-    if created is None:
-        return False
-    return abs(clock.now().timestamp() - created / 1000) < _YOUNG_SECONDS
+    def _is_young(self, response_id: str) -> bool:
+        """Whether it was made lately, also when the clock was set forward or back since."""
+        created = created_ms(response_id)
+        if created is None:
+            return False
+        clocks = (self._clock.now().timestamp(), self._steady + self._clock.monotonic())
+        return any(abs(now - created / 1000) < _YOUNG_SECONDS for now in clocks)
 
 
 def _not_yet(response_id: str) -> Exception:
