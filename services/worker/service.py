@@ -151,17 +151,18 @@ class ResponseRunner:
         response_id, attempt = job.response_id, job.attempt
         if not outcome.on_log:
             if not self.leases.sure(response_id, attempt):
-                await self._make_sure(job)
+                await self.make_sure(job)
             _write_last(job, out, outcome, body)
             await out.sent()
         if not self.leases.sure(response_id, attempt):
-            await self._make_sure(job)
+            await self.make_sure(job)
         fact = self._fact(job, outcome, started_at)
         seconds = (fact.finished_at - started_at).total_seconds()
         self.attempts.metrics.ended(fact.provider, job.command.model, fact.status, seconds)
         await self.facts.finished(job, fact, body)
 
-    async def _make_sure(self, job: Job) -> None:
+    async def make_sure(self, job: Job) -> None:
+        """Return when the response is this attempt's for certain; raises `LeaseLostError`."""
         if not await self.leases.confirm(job.response_id, job.attempt):
             raise LeaseLostError(job.response_id)
 

@@ -38,6 +38,10 @@ class Runner(Protocol):
         """End a job that can't be answered as failed."""
         ...
 
+    async def make_sure(self, job: Job) -> None:
+        """Return when the job is this attempt's for certain; raises `LeaseLostError`."""
+        ...
+
 
 @dataclass
 class OperationRunner:
@@ -70,6 +74,7 @@ class OperationRunner:
         started_at = self.clock.now()
         provider = "none"
         if job.attempt > 1:
+            await out.fence()
             earlier = await self.read_back(job)
             if earlier.ended:
                 await self._record_earlier(job, earlier, started_at)
@@ -83,6 +88,7 @@ class OperationRunner:
         await self._record(job, result, provider, started_at)
 
     async def _give_up(self, job: Job, out: OutStream) -> None:
+        await out.fence()
         earlier = await self.read_back(job)
         if earlier.ended:
             await self._record_earlier(job, earlier, self.clock.now())
@@ -153,6 +159,7 @@ class OperationRunner:
             service_tier=_tier(result.body.get("service_tier")),
             estimated_usage=result.estimated_usage,
         )
+        await self.responses.make_sure(job)
         told = {**result.body, "id": command.response_id, "usage": result.usage}
         await self.facts.finished(job, fact, orjson.dumps(told))
 

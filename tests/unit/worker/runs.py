@@ -172,11 +172,15 @@ class Provider(UpstreamClient):
     cut: int = 1 << 20
     streams: bool = True
 
+    def post(self, path: str, body: bytes, *, whole: bool = False, headers: Any = None) -> Any:
+        return self._answer(orjson.loads(body))
+
+    def get(self, path: str, query: Any) -> Any:
+        return self._answer(query)
+
     @asynccontextmanager
-    async def post(
-        self, path: str, body: bytes, *, whole: bool = False, headers: Any = None
-    ) -> AsyncIterator[Any]:
-        self.asked.append(orjson.loads(body))
+    async def _answer(self, asked: Any) -> AsyncIterator[Any]:
+        self.asked.append(asked)
         answer = self.answers.pop(0)
         if isinstance(answer, UpstreamError):
             raise answer

@@ -13,7 +13,7 @@ from contracts.packs import Entry, Flag
 from contracts.responses import RunResponseV1
 from services.kit.seal import Sealer
 from services.worker.domain import Job
-from services.worker.errors import UpstreamError
+from services.worker.errors import LeaseLostError, UpstreamError
 from services.worker.operations.answers import Answers
 from services.worker.operations.runner import OperationRunner
 from services.worker.outbox import OutStream
@@ -71,12 +71,17 @@ class Responses:
 
     def __init__(self) -> None:
         self.ran: list[Job] = []
+        self.lost = False
 
     async def run(self, job: Job, out: OutStream) -> None:
         self.ran.append(job)
 
     async def give_up(self, job: Job, out: OutStream) -> None:
         self.ran.append(job)
+
+    async def make_sure(self, job: Job) -> None:
+        if self.lost:
+            raise LeaseLostError(job.response_id)
 
 
 class Run:
@@ -145,6 +150,16 @@ async def test_a_native_compaction_gets_our_id_and_is_stated_once_it_is_told() -
     assert (fact.provider, fact.store, fact.status) == ("first", False, "completed")
     assert body["usage"] == USAGE
     assert run.out.waited == 1
+
+
+async def test_a_compaction_that_another_attempt_has_by_now_is_not_stated() -> None:
+    run = Run(Upstream("first", COMPACTED))
+    run.responses.lost = True
+
+    with pytest.raises(LeaseLostError):
+        await run.runner.run(of(CompactConversationV1), run.out)
+
+    assert not run.facts.outcomes
 
 
 async def test_another_try_and_then_another_provider_are_asked() -> None:
