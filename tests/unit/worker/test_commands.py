@@ -30,11 +30,13 @@ class Keeper(LeaseKeeper):
     """Gives every command to this worker; remembers how each ended."""
 
     attempt: int = 1
+    handovers: int = 0
     ends: list[tuple[str, str, int]] = field(default_factory=list)
 
     async def claim(self, commands: Any) -> dict[str, Claim]:
         places: list[CommandPlace] = list(commands)
-        return {place.response_id: Claim(self.attempt, cancelled=False) for place in places}
+        claim = Claim(self.attempt, cancelled=False, handovers=self.handovers)
+        return {place.response_id: claim for place in places}
 
     def finish(self, response_id: str, attempt: int) -> None:
         self.ends.append(("finished", response_id, attempt))
@@ -116,8 +118,11 @@ def received(response_id: str) -> Received:
     return Received(envelope, "responses.commands", 0, 0)
 
 
-async def ends(runner: Runner, *, attempt: int = 1) -> list[tuple[str, str, int]]:
+async def ends(
+    runner: Runner, *, attempt: int = 1, handovers: int = 0
+) -> list[tuple[str, str, int]]:
     worker = Worker(runner, attempt=attempt)
+    worker.keeper.handovers = handovers
     await worker.take("resp_1")
     await worker.idle()
     await worker.stop()
@@ -160,6 +165,14 @@ async def test_after_so_many_attempts_the_response_is_given_up_without_its_reque
     assert await ends(runner, attempt=4) == [("finished", "resp_1", 4)]
     assert runner.ran == []
     assert [given.request for given in runner.given_up] == [{}]
+
+
+async def test_attempts_that_were_handed_over_are_not_counted_among_those() -> None:
+    runner = Runner()
+    assert await ends(runner, attempt=9, handovers=6) == [("finished", "resp_1", 9)]
+    assert [ran.attempt for ran in runner.ran] == [9]
+    assert await ends(runner, attempt=9, handovers=5) == [("finished", "resp_1", 9)]
+    assert [given.attempt for given in runner.given_up] == [9]
 
 
 async def test_what_runs_at_a_stop_is_cancelled_without_a_word() -> None:

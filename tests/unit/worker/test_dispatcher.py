@@ -209,6 +209,60 @@ async def test_a_response_whose_command_is_gone_can_still_be_ended() -> None:
     assert starter.started == {"r1": Claim(1, cancelled=False, lost=True)}
 
 
+class Rows(Queue):
+    """Gives these rows, all at once."""
+
+    def __init__(self, *rows: Taken) -> None:
+        super().__init__()
+        self.rows = list(rows)
+
+    async def take(self, *, room: int, bounds: QueueBounds) -> list[Taken] | None:
+        taken, self.rows = self.rows, []
+        return taken
+
+
+class Letters:
+    """Remembers dead letters; fails as it is told to."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.written: list[tuple[str, str | None]] = []
+
+    async def gone(self, place: CommandPlace, *, head: str | None = None) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        self.written.append((place.response_id, head))
+
+
+async def left(attempt: int, handovers: int, letters: Letters) -> list[tuple[str, str, int]]:
+    """What becomes of a response of which not even the head can be read."""
+    claim = Claim(attempt, cancelled=False, handovers=handovers)
+    queue, keeper = Rows(Taken(CommandPlace("r1", 0, 0), claim, "no command")), Held()
+    bounds = QueueBounds(running=1, per_key=10, overdue_seconds=60, poll_seconds=0.02, attempts=3)
+    made = Dispatcher(
+        queue, Reader("r1"), keeper, bounds=bounds, on_fatal=lambda _: None, letters=letters
+    )
+    made.begin(Starter())
+    await made.start()
+    async with asyncio.timeout(5):
+        while not keeper.ends:  # noqa: ASYNC110 - a list sets no event
+            await asyncio.sleep(0.001)
+    await made.stop()
+    return keeper.ends
+
+
+async def test_a_response_that_can_not_even_be_ended_is_left_to_others_and_then_a_dead_letter() -> (
+    None
+):
+    letters = Letters()
+    assert await left(2, 0, letters) == [("dropped", "r1", 2)]
+    assert await left(5, 3, letters) == [("dropped", "r1", 5)]
+    assert letters.written == []
+    assert await left(3, 0, Letters(OSError("away"))) == [("dropped", "r1", 3)]
+    assert await left(5, 2, letters) == [("finished", "r1", 5)]
+    assert letters.written == [("r1", "no command")]
+
+
 async def test_a_lease_that_was_lost_before_its_command_was_read_is_left_alone() -> None:
     async with dispatching(Queue("r1", "r2"), lost="r1") as (_, starter):
         await starter.has_started(1)

@@ -235,3 +235,17 @@ async def test_a_stop_leaves_what_was_not_sent_to_the_next_owner() -> None:
         made.stream().write(b"a")
         await asyncio.sleep(0)
     assert made.log.packs == {}
+
+
+async def test_all_that_was_told_is_on_the_log_once_it_is_flushed() -> None:
+    async with sending() as made:
+        assert await made.outbox.flushed(seconds=0.01)
+        made.log.open.clear()
+        made.stream("resp_1").write(b"one")
+        await asyncio.sleep(0)
+        made.stream("resp_2").write(b"two")
+        assert not await made.outbox.flushed(seconds=0.01)
+        made.log.open.set()
+        assert await made.outbox.flushed(seconds=5)
+        assert (made.log.written("resp_1"), made.log.written("resp_2")) == (b"one", b"two")
+        assert await made.outbox.flushed(seconds=0)
