@@ -83,8 +83,8 @@ def main(arguments: list[str]) -> int:
                 return 0
 
             run_stack(settings, say, body)
-    except (StackError, PermissionError) as error:
-        out.print(f"bench: {error}", markup=False)
+    except (StackError, PermissionError, TimeoutError) as error:
+        out.print(f"bench: {str(error) or 'a load did not end'}", markup=False)
         return 1
     if not found:
         return 130

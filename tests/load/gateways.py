@@ -22,7 +22,7 @@ from tests.load.figures import LITELLM, SCENARIOS, SMG
 from tests.load.upstream import HOST, model_name
 
 SETUP = Path(__file__).with_name("setup_peer.sh")
-INSTALL_S, START_S = 300.0, 60.0
+INSTALL_S, START_S = 300.0, 90.0
 LITELLM_KEY = "sk-bench"
 
 

@@ -138,7 +138,7 @@ def main(arguments: list[str]) -> int:
             if len(rows) == before:
                 return 130
     except (StackError, TimeoutError, aiohttp.ClientError) as error:
-        out.print(f"scale: {error or type(error).__name__}", markup=False)
+        out.print(f"scale: {str(error) or type(error).__name__}", markup=False)
         return 1
     sections = (HEADING, render(rows)), (SIZING_HEADING, render_sizing(rows))
     for page, (heading, section) in zip(PAGES, sections, strict=True):

@@ -268,7 +268,7 @@ def main(arguments: list[str]) -> int:
 
             run_stack(settings, say, body)
     except (StackError, TimeoutError, aiohttp.ClientError) as error:
-        out.print(f"soak: {error or type(error).__name__}", markup=False)
+        out.print(f"soak: {str(error) or type(error).__name__}", markup=False)
         return 1
     if not found:
         return 130
