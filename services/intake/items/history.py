@@ -88,6 +88,7 @@ class Reader:
         began = self._clock.now()
         deadline = self._deadline(response_id)
         pause = _FIRST_PAUSE_SECONDS
+        has_all = False
         while True:
             row = await self._store.get(response_id, project=project)
             if row is not None and row.deleted:
@@ -101,9 +102,12 @@ class Reader:
             if not behind:
                 return row
             if self._clock.monotonic() >= deadline:
-                if row is None:
-                    await self._surely_unknown(response_id, began)
-                return row
+                if row is not None or has_all:
+                    return row
+                await self._surely_unknown(response_id, began)
+                # It may have come while the brokers were asked.
+                has_all = True
+                continue
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -135,6 +139,7 @@ class Reader:
         began = self._clock.now()
         deadline = self._deadline(response_id)
         pause = _FIRST_PAUSE_SECONDS
+        has_all = False
         while True:
             chain = await self._store.chain(response_id, project=project, most=most)
             finished = bool(chain) and chain[-1].response is not None
@@ -144,8 +149,13 @@ class Reader:
                 raise _unusable(response_id, found=False)
             if self._clock.monotonic() >= deadline:
                 # Without what is missing the model would be asked with half of what was said.
-                for missing in missing_in(chain) or [response_id] * (not chain):
-                    await self._surely_unknown(missing, began)
+                # And what is not finished as far as is known here may have ended long ago.
+                missing = [*missing_in(chain), *[response_id] * (not finished)]
+                if not has_all:
+                    for one in missing:
+                        await self._surely_unknown(one, began)
+                    has_all = True
+                    continue
                 if finished:
                     break
                 raise _unusable(response_id, found=bool(chain))
@@ -176,10 +186,17 @@ class Reader:
         return row is not None and row.deleted
 
     async def _surely_unknown(self, response_id: str, began: datetime) -> None:
-        """Raise `ApiError` (503) unless all that was written before `began` is projected."""
-        if self._progress is None or not self._is_young(response_id):
+        """Raise `ApiError` (503) unless all that may tell of it before `began` is projected.
+
+        An outage may be longer than an id is young; nobody waits for the projection then.
+        """
+        created = created_ms(response_id)
+        if self._progress is None or created is None:
             return
-        if not await self._progress.has_read(int(began.timestamp() * 1000)):
+        before_ms = int(began.timestamp() * 1000)
+        if not self._is_young(response_id):
+            before_ms = min(before_ms, created + int(_YOUNG_SECONDS * 1000))
+        if not await self._progress.has_read(before_ms):
             raise _not_yet(response_id)
 
     def _deadline(self, response_id: str) -> float:

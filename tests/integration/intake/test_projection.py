@@ -340,6 +340,15 @@ async def test_half_a_chain_is_refused_while_the_projection_is_behind(
     assert rows[-1].response_id == after
 
 
+async def test_a_young_response_is_unfinished_only_when_all_is_projected(view: View) -> None:
+    young = new_id("resp")
+    await view.learn(accepted(young))
+    for has_all, status in ((False, 503), (True, 400)):
+        with pytest.raises(ApiError) as caught:
+            await impatient(view, has_all=has_all).finished_chain(young, project=PROJECT, most=10)
+        assert caught.value.status == status
+
+
 async def test_a_young_response_is_unknown_only_when_all_is_projected(view: View) -> None:
     young = new_id("resp")
     behind, whole = (impatient(view, has_all=has_all) for has_all in (False, True))
@@ -351,3 +360,36 @@ async def test_a_young_response_is_unknown_only_when_all_is_projected(view: View
     assert caught.value.status == 503
     assert await whole.get(young, project=PROJECT) is None
     assert await behind.get("resp_of_old", project=PROJECT) is None
+
+
+async def test_what_comes_while_the_brokers_are_asked_is_found(view: View) -> None:
+    young, after = new_id("resp"), new_id("resp")
+
+    class Bringing(Behind):
+        async def has_read(self, before_ms: int) -> bool:
+            await link(view, (young, None), (after, young))
+            return True
+
+    reader = Reader(view.store, SystemClock(), wait_seconds=0.05, progress=Bringing(has_all=True))
+    row = await reader.get(young, project=PROJECT)
+    assert row is not None
+    assert row.response_id == young
+
+
+async def test_a_response_of_a_long_outage_is_not_said_to_be_unknown(view: View) -> None:
+    clock = SystemClock()
+    made_ms = int(clock.now().timestamp() * 1000) - 3_600_000
+    old = f"resp_{made_ms:012x}{new_id('resp')[-20:]}"
+    asked: list[int] = []
+
+    class Noting(Behind):
+        async def has_read(self, before_ms: int) -> bool:
+            asked.append(before_ms)
+            return self.has_all
+
+    reader = Reader(view.store, clock, wait_seconds=60, progress=Noting(has_all=False))
+    with pytest.raises(ApiError) as caught:
+        await reader.get(old, project=PROJECT)
+    assert caught.value.status == 503
+    # What was written long after it can't tell of it.
+    assert asked == [made_ms + 60_000]
