@@ -1,0 +1,109 @@
+"""Members of a group that come and go without end: nothing is lost, and work goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import cast
+
+from contracts.responses import ResponseDeletedV1
+from services.kit.consumer import Consumers, Received, Subscription
+from services.kit.deadletters import DeadLetters
+from services.kit.producer import Producer
+from tests.integration.kit.topics import MakeTopic, eventually
+from tests.unit.kit.records import encoded, fact
+
+PARTITIONS = 6
+STORM_SECONDS = 10.0
+PACE_SECONDS = 0.02
+BURST = 10
+
+
+class Ledger:
+    """A handler that writes each id once, as a database with a key does, however often it comes."""
+
+    def __init__(self) -> None:
+        self.rows: set[str] = set()
+        self.seen: Counter[str] = Counter()
+        self.last_row_at = 0.0
+        self.longest_silence = 0.0
+
+    async def __call__(self, batch: list[Received]) -> None:
+        await asyncio.sleep(0.005)
+        now = asyncio.get_running_loop().time()
+        for one in batch:
+            response_id = cast("ResponseDeletedV1", one.envelope.data).response_id
+            self.seen[response_id] += 1
+            if response_id not in self.rows:
+                self.rows.add(response_id)
+                self.longest_silence = max(self.longest_silence, now - (self.last_row_at or now))
+                self.last_row_at = now
+
+
+def member(
+    bootstrap: str, topic: str, ledger: Ledger, letters: DeadLetters, fatal: list[BaseException]
+) -> Consumers:
+    made = Consumers(bootstrap, service="test", dead_letters=letters, on_fatal=fatal.append)
+    made.subscribe(
+        Subscription(
+            topics=(topic,),
+            group=topic,
+            handle=ledger,
+            types=frozenset({ResponseDeletedV1.TYPE}),
+            max_records=50,
+            depth=2,
+        )
+    )
+    return made
+
+
+async def test_a_storm_of_rebalances_loses_nothing_and_does_not_stop_the_work(
+    kafka_bootstrap: str, make_topic: MakeTopic, producer: Producer, dead_letters: DeadLetters
+) -> None:
+    topic = await make_topic(partitions=PARTITIONS)
+    ledger, fatal = Ledger(), list[BaseException]()
+    sent: list[str] = []
+    over = asyncio.Event()
+
+    async def load() -> None:
+        while not over.is_set():
+            for _ in range(BURST):
+                response_id = f"resp_{len(sent)}"
+                sent.append(response_id)
+                await producer.send(
+                    topic,
+                    encoded(fact(response_id)),
+                    key=response_id,
+                    partition=len(sent) % PARTITIONS,
+                )
+            await asyncio.sleep(PACE_SECONDS)
+
+    async def come_and_go() -> int:
+        joined = 0
+        while not over.is_set():
+            other = member(kafka_bootstrap, topic, ledger, dead_letters, fatal)
+            await other.start()
+            joined += 1
+            await asyncio.sleep(0.3)
+            await other.stop()
+        return joined
+
+    steady = member(kafka_bootstrap, topic, ledger, dead_letters, fatal)
+    await steady.start()
+    try:
+        work = [asyncio.create_task(load()), asyncio.create_task(come_and_go())]
+        await asyncio.sleep(STORM_SECONDS)
+        over.set()
+        _, joined = await asyncio.gather(*work)
+        assert cast("int", joined) >= 3
+        await eventually(lambda: len(ledger.rows) == len(sent))
+        await eventually(lambda: steady.lag() == 0)
+    finally:
+        over.set()
+        await steady.stop()
+    assert ledger.rows == set(sent)
+    assert fatal == []
+    # A batch comes again when its partition went to another member before its commit; not all do.
+    repeats = sum(ledger.seen.values()) - len(sent)
+    assert repeats < len(sent)
+    assert ledger.longest_silence < STORM_SECONDS / 2, "work stood still during the storm"
