@@ -213,6 +213,9 @@ def test_what_duplicates_and_crashes_may_cause_is_no_violation() -> None:
     # A worker that died before anything was delivered asks again; so does a broker that died.
     again = [Call(MARK, 0, 100.1, None, finished=False), FIRST_CALL, SECOND_CALL]
     assert violations(good(calls=again)) == []
+    # A call that was on its way when its response ended, and was closed at once.
+    closed = Call(MARK, 0, 104.9, 105.0, status=0, finished=False)
+    assert not any("asked 0.90 s after" in one for one in violations(good(calls=[*again, closed])))
     killed = Execution(KEY, "e0", 101.1, None)
     assert violations(good(executions=[killed, RUN])) == []
 
