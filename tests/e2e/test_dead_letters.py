@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+from base64 import b64decode
 from collections.abc import Sequence
 
 import pytest
+from aiohttp import ClientSession
 from openai import AsyncOpenAI
 
 from contracts.topics import (
@@ -16,6 +23,7 @@ from contracts.topics import (
 )
 from services.kit.deadletters import Record
 from tests.e2e.parts import DIALECTS
+from tests.e2e.stack import ROOT, Stack
 from tests.e2e.topics import Topics
 from tests.upstream import UpstreamProcess
 
@@ -69,3 +77,62 @@ async def test_poison_goes_to_the_dead_letters_as_it_is_and_the_next_message_is_
     )
     assert "still here" in response.output_text
     assert (await client.responses.retrieve(response.id)).status == "completed"
+
+
+def dlq(stack: Stack, *arguments: str) -> str:
+    """What `antiphon dlq` prints about this stack."""
+    environment = {**os.environ, "KAFKA_BOOTSTRAP": stack.kafka_bootstrap, "NO_COLOR": "1"}
+    command = (sys.executable, "-m", "infra.cli.main", "dlq", *arguments)
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+    ).stdout
+
+
+async def metrics(stack: Stack, service: str) -> str:
+    url = f"http://127.0.0.1:{stack.part(service).port}/metrics"
+    async with ClientSession() as anybody, anybody.get(url) as answer:
+        return await answer.text()
+
+
+async def test_the_command_finds_one_letter_sends_it_again_and_lets_it_go(
+    stack: Stack, topics: Topics, mark: str
+) -> None:
+    topic = RESPONSES_LIFECYCLE
+    poison = b"\xff\x00 " + mark.encode()
+    readers = len(READERS[topic.name])
+    begin = await topics.ends(topic.dead_letters)
+    places = await topics.ends(topic.name)
+    await topics.send(topic.name, poison, key=mark, headers=[("h", b"\xfe")])
+
+    def is_ours(record: Record) -> bool:
+        return record.key == mark.encode()
+
+    await topics.since(topic.dead_letters, begin, is_ours, count=readers)
+    (first,) = await topics.since(topic.name, places, is_ours)
+    listed = {one["topic"]: one for one in json.loads(dlq(stack, "list", "--json"))}
+    assert listed[topic.name]["waiting"] >= readers
+    letters = dlq(stack, "show", topic.name, "--json", "--key", mark).splitlines()
+    letter = json.loads(letters[0])
+    assert b64decode(letter["value"]) == poison
+    assert (b64decode(letter["key"]).decode(), letter["headers"]) == (mark, [["h", "/g=="]])
+    assert letter["about"]["topic"] == topic.name
+    assert "Traceback" in letter["about"]["stack"]
+
+    begin = await topics.ends(topic.dead_letters)
+    number = str(letter["number"])
+    assert dlq(stack, "retry", topic.name, "--number", number).startswith("1 sent")
+    again = (await topics.since(topic.name, places, is_ours, count=2))[1]
+    assert (again.value, again.partition, list(again.headers)) == (
+        poison,
+        first.partition,
+        [("h", b"\xfe")],
+    )
+    # It is no better than before: each reader writes a letter of its own once more.
+    await topics.since(topic.dead_letters, begin, is_ours, count=readers)
+    dropped = dlq(stack, "drop", topic.name, "--most", "100", "--key", mark)
+    assert dropped.startswith(f"{2 * readers - 1} dead letters")
+    assert dlq(stack, "show", topic.name, "--json", "--key", mark) == ""
+    for service in READERS[topic.name]:
+        counted = await metrics(stack, service)
+        assert re.search(rf'antiphon_dead_letters_total{{.*reason="\w+".*"{topic.name}"', counted)
+    assert "antiphon_dead_letters_waiting{" in await metrics(stack, "costs")
