@@ -105,8 +105,8 @@ def _stored(
         return
     if asked is not None and asked.deleted:
         report.violate("deleted", response_id, "the client deleted it, but no fact says so")
-    if asked is not None and asked.cancelled and outcome.status != "cancelled":
-        # The worker was told too late; what the client was told then stays.
+    if _was_stopped(asked) and row is not None and row.status == "cancelled" != outcome.status:
+        # The worker was told too late; what the owner was told then stays.
         report.count("cancelled while it ended")
         outcome = replace(outcome, status="cancelled", response=None)
     if row is None:
@@ -144,7 +144,7 @@ def _read_alike(
 
 def _told(asked: Asked, outcome: Fact, report: Report) -> None:
     """What the client was told last is what the fact says."""
-    if asked.cancelled and asked.answer is not None and asked.answer["status"] == "cancelled":
+    if _was_stopped(asked) and asked.answer is not None and asked.answer["status"] == "cancelled":
         return
     if asked.answer is None or outcome.response is None:
         if asked.answer is not None and asked.answer["status"] != outcome.status:
@@ -167,6 +167,11 @@ def _told(asked: Asked, outcome: Fact, report: Report) -> None:
             )
     for place in heard.deltas.keys() - _texts(outcome.response).keys():
         report.violate("deltas = text", outcome.response_id, f"deltas at {place} are in no text")
+
+
+def _was_stopped(asked: Asked | None) -> bool:
+    """Whether its client may have cancelled it, also when the answer to that was lost."""
+    return asked is not None and (asked.cancelled or asked.kind == "cancelled")
 
 
 def _contiguous(asked: Asked, report: Report) -> None:

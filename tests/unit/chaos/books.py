@@ -60,7 +60,7 @@ def asked(**changes: Any) -> Asked:
         "image": PICTURE,
     }
     seen |= {"body": {"input": MARK, "stream": True}, "at": 100.0} | changes
-    return Asked(mark=MARK, kind="tools", intake=INTAKES[0], **seen)
+    return Asked(**{"mark": MARK, "kind": "tools", "intake": INTAKES[0], **seen})
 
 
 def fact(**changes: Any) -> Fact:

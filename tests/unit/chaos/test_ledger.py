@@ -266,6 +266,15 @@ def test_what_was_deleted_is_nowhere_and_still_charged() -> None:
     assert violations(replace(gone, lines_kept=[]))
 
 
+def test_what_was_cancelled_while_it_ended_stays_cancelled_for_its_owner() -> None:
+    told = response(status="cancelled", output=[], usage=None)
+    stopped = asked(kind="cancelled", answer=told, heard=None, rounds=0)
+    row = Row(ID, "cancelled", None, deleted=False)
+    found = good(asked=[stopped], rows={ID: row}, reads=reads((200, told), (200, told)))
+    assert violations(found) == []
+    assert violations(replace(found, asked=[asked(answer=told, heard=None)]))
+
+
 def test_a_background_response_is_told_to_its_endpoint() -> None:
     one = asked(body=BACKGROUND)
     assert violations(good(asked=[one], webhooks={ID: {"response.completed"}})) == []
