@@ -26,7 +26,8 @@ class Pool:
     def __init__(self, most: int, *, fair_from: float) -> None:
         self.most = most
         self.taken = 0
-        self._fair_from = int(most * fair_from)
+        self.easy = int(most * fair_from)
+        """Up to here anybody may have some."""
         self._held: dict[str, int] = {}
 
     def held(self, key_id: str) -> int:
@@ -36,7 +37,7 @@ class Pool:
     def take(self, key_id: str, amount: int = 1) -> Verdict:
         """Give a key some, or say why not: nothing is left, or its share is used up."""
         held = self._held.get(key_id, 0)
-        if self.taken + amount > self._fair_from:
+        if self.taken + amount > self.easy:
             if self.taken + amount > self.most:
                 return "full"
             others = len(self._held) + (held == 0)
@@ -140,8 +141,10 @@ class Body:
 
     def expect(self, size_bytes: int) -> None:
         """Refuse a body that has no room now, before it is read; raises `ApiError` (429)."""
-        self.grow(size_bytes)
-        self.shrink(size_bytes)
+        bodies = self._seats.bodies
+        if bodies.taken + size_bytes > bodies.easy:
+            self.grow(size_bytes)
+            self.shrink(size_bytes)
 
     def grow(self, size_bytes: int) -> None:
         """Hold so many more bytes; raises `ApiError` (429).
@@ -162,7 +165,8 @@ class Body:
 
     def drop(self) -> None:
         """Let go of all bytes: they are on the log, or refused. Idempotent."""
-        self.shrink(self._bytes)
+        if self._bytes:
+            self.shrink(self._bytes)
 
 
 class Seat(Body):
