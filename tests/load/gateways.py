@@ -64,7 +64,7 @@ class Peer:
     async def prepare(self, report: Report) -> Command:
         """Install it when it is not there; raises StackError when that can't be done."""
         log = log_file(self.home, f"{self.name}-setup")
-        report(f"{self.name} {peer_version(self.name)}: installing it, if it is not there")
+        report(f"{self.name}: installing it, if it is not there")
         command = Command(argv=("sh", str(SETUP), self.name), cwd=CHECKOUT)
         try:
             async with asyncio.timeout(INSTALL_S):
