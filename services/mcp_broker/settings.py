@@ -11,6 +11,8 @@ from pydantic_settings import SettingsConfigDict
 from services.kit.settings import ServiceSettings
 from services.mcp_broker.servers_file import ServerConfig, read_servers
 
+_CUT_OFF_SECONDS = 10.0
+
 
 class McpBrokerSettings(ServiceSettings):
     """Settings of the MCP broker; sizes in bytes, times in seconds.
@@ -38,6 +40,11 @@ class McpBrokerSettings(ServiceSettings):
     def _servers_are_valid(cls, path: Path) -> Path:
         _read(path)
         return path
+
+    @property
+    def stop_seconds(self) -> float:
+        """As long as the calls under way may take, and a little more."""
+        return max(self.shutdown_seconds, self.drain_seconds + _CUT_OFF_SECONDS)
 
     def read_servers(self) -> tuple[ServerConfig, ...]:
         """Return the servers of the file; raises `ServersFileError`."""
