@@ -294,3 +294,21 @@ async def test_the_upstream_runs_as_a_process_and_is_controlled_over_http() -> N
             assert upstream.requests() == []
 
     await asyncio.to_thread(use)
+
+
+async def test_a_background_response_goes_on_without_a_reader_and_runs_once_per_key(
+    client: AsyncOpenAI, upstream: ScriptedUpstream
+) -> None:
+    asked: Json = {"model": MODEL, "input": "tokens: 5 ; fault:hold@6#gate", "background": True}
+    key = {"Idempotency-Key": "once"}
+    begun = await client.responses.create(**asked, extra_headers=key)
+    again = await client.responses.create(**asked, extra_headers=key)
+    assert begun.id == again.id
+    states = [(await client.responses.retrieve(begun.id)).status for _ in range(3)]
+    assert states == ["in_progress"] * 3
+    upstream.release("gate")
+    assert (await client.responses.retrieve(begun.id)).status == "completed"
+    stream = await client.responses.retrieve(begun.id, stream=True, starting_after=3)
+    assert [event.sequence_number async for event in stream][:3] == [4, 5, 6]
+    assert [exchange.run for exchange in upstream.requests][:3] == [True, False, False]
+    assert upstream.ledger.stats.runs == 1
