@@ -158,6 +158,8 @@ class Reader:
                     continue
                 if finished:
                     break
+                if chain and self._must_have_ended(chain[-1]):
+                    raise _not_yet(response_id)
                 raise _unusable(response_id, found=bool(chain))
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -184,6 +186,14 @@ class Reader:
         """Whether it was deleted or is another project's: no projection will bring it."""
         row = await self._store.get(response_id, project=project)
         return row is not None and row.deleted
+
+    def _must_have_ended(self, row: StoredResponse) -> bool:
+        """Whether who knows the id was told the end, so that its fact is still to come.
+
+        The worker that told it may have died before it wrote the fact; another one will.
+        """
+        asked_as_json = not row.stream and not row.background
+        return asked_as_json or self.has_told(row.response_id)
 
     async def _surely_unknown(self, response_id: str, began: datetime) -> None:
         """Raise `ApiError` (503) unless all that may tell of it before `began` is projected.

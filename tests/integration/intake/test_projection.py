@@ -393,3 +393,18 @@ async def test_a_response_of_a_long_outage_is_not_said_to_be_unknown(view: View)
     assert caught.value.status == 503
     # What was written long after it can't tell of it.
     assert asked == [made_ms + 60_000]
+
+
+@pytest.mark.parametrize("mode", ["json", "stream", "told stream", "background"])
+async def test_a_turn_after_one_that_was_told_but_has_no_fact_yet_is_told_to_come_again(
+    view: View, mode: str
+) -> None:
+    before = new_id("resp")
+    await view.learn(accepted(before, stream="stream" in mode, background=mode == "background"))
+    reader = impatient(view, has_all=True)
+    if mode == "told stream":
+        reader.note_finished(before)
+    with pytest.raises(ApiError) as caught:
+        await reader.finished_chain(before, project=PROJECT, most=10)
+    expected = 503 if mode in ("json", "told stream") else 400
+    assert caught.value.status == expected
