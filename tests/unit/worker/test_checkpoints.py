@@ -103,7 +103,7 @@ async def test_a_crash_at_any_step_of_a_tool_loop_costs_no_turn_and_no_call_that
     assert (ends["failed"] > 0) == way["stream"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(way=st.sampled_from(WAYS), crashes=st.lists(st.integers(1, 60), max_size=4))
 def test_any_number_of_crashes_ends_the_same_way(way: dict[str, Any], crashes: list[int]) -> None:
     async def run() -> None:
@@ -143,6 +143,5 @@ async def test_an_attempt_that_stood_still_beyond_its_lease_says_nothing_that_co
 ) -> None:
     whole, plain = await undisturbed(way)
     for pause in range(1, plain.pauses[1] + 1):
-        for meanwhile in (0, 1, 2, 3, 4, 8):
-            world = await haunted(way, pause, meanwhile)
-            check(world, whole, way)
+        world = await haunted(way, pause, (0, 1, 2, 3, 4, 8)[pause % 6])
+        check(world, whole, way)
