@@ -96,7 +96,7 @@ async def test_what_is_old_by_any_clock_is_not_waited_for() -> None:
     shelf = LateShelf(after=3)
     reader = Reader(shelf, clock, wait_seconds=5.0)
     assert await reader.get(made_at(clock.wall - HOUR), project="p") is None
-    assert shelf.asked == 1
+    assert shelf.asked <= 2
 
 
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
