@@ -316,8 +316,9 @@ async def test_a_chain_that_is_too_long_or_too_large_is_refused() -> None:
 async def test_a_response_that_still_runs_can_not_be_followed() -> None:
     intake = Intake()
     row = stored("resp_a", "x")
+    running = {"response": None, "stream": True}
     intake.shelf.chains["resp_a"] = [
-        StoredResponse(**{name: getattr(row, name) for name in row.__slots__} | {"response": None})
+        StoredResponse(**{name: getattr(row, name) for name in row.__slots__} | running)
     ]
     answer = await ask(intake, body(previous_response_id="resp_a"))
     assert answer.error["code"] == "previous_response_not_finished"
