@@ -22,13 +22,10 @@ class Health:
 
     readiness: dict[str, Probe] = field(default_factory=dict)
     liveness: dict[str, Probe] = field(default_factory=dict)
-    stopping: bool = False
-    """Whether the process is about to end: then it is not ready, whatever the probes say."""
 
     async def ready(self) -> dict[str, str]:
         """Return `ok` or the reason for each readiness probe; liveness is part of it."""
-        told = await _ask({**self.liveness, **self.readiness})
-        return {**told, "stopping": "not ready"} if self.stopping else told
+        return await _ask({**self.liveness, **self.readiness})
 
     async def alive(self) -> dict[str, str]:
         """Return `ok` or the reason for each liveness probe."""
