@@ -6,24 +6,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
-from faststream.kafka.message import FAKE_CONSUMER
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from contracts.event import Envelope, UnknownContractError
 from contracts.topics import MAX_MESSAGE_BYTES
 from services.kit.codec import decode
-from services.kit.damage import EnduringConsumer
 from services.kit.database import refuses_values
 from services.kit.deadletters import DeadLetters, Record, RefusalError
 from services.kit.offsets import Batch, Offsets
+from services.kit.prompt import PromptBroker, fetching, parse, pass_records, position_of
 from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet
 
@@ -31,11 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_POLL_INTERVAL_MS = 3_600_000
 OUTAGES = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 """What a part that is away for a while makes of our calls."""
-_WAIT_MS = 1_000
 _STOP_SECONDS = 5.0
-_LEAST_GATHERED_SECONDS = 0.02
-
-
 _PATIENT = Backoff(attempts=1_800, longest_seconds=2.0)
 """An hour: an outage heals without a restart, a part that never comes back is not waited for."""
 
@@ -85,40 +77,6 @@ class Subscription:
     unknown: Unknown | None = None
 
 
-class _PromptConsumer(EnduringConsumer):
-    """Waits for records: FastStream sleeps a whole poll interval after an empty poll.
-
-    Batches are at least `pace_seconds` apart; what comes in between makes the next one larger.
-    """
-
-    pace_seconds = 0.0
-    _polled_at = 0.0
-
-    async def getmany(
-        self, *partitions: Any, timeout_ms: int = 0, max_records: int | None = None
-    ) -> dict[Any, Any]:
-        loop = asyncio.get_running_loop()
-        pause = self._polled_at + self.pace_seconds - loop.time()
-        if pause > 0:
-            await asyncio.sleep(pause)
-        while True:
-            records: dict[Any, Any] = await super().getmany(
-                *partitions, timeout_ms=max(timeout_ms, _WAIT_MS), max_records=max_records
-            )
-            if records:
-                self._polled_at = loop.time()
-                return records
-
-
-class _PromptBroker(KafkaBroker):
-    async def start(self) -> None:
-        await self.connect()
-        config = self.config.broker_config
-        builder = cast("partial[AIOKafkaConsumer]", config.builder)
-        config.builder = partial(_PromptConsumer, **builder.keywords)
-        await super().start()
-
-
 class Consumers:
     """All group consumers of one service, on one FastStream broker."""
 
@@ -130,7 +88,7 @@ class Consumers:
         dead_letters: DeadLetters,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
-        self._broker = _PromptBroker(
+        self._broker = PromptBroker(
             # FastStream takes a text for one address, where aiokafka takes it apart.
             bootstrap.split(","),
             client_id=service,
@@ -163,9 +121,9 @@ class Consumers:
             heartbeat_interval_ms=1_500,
             max_partition_fetch_bytes=2 * MAX_MESSAGE_BYTES,
             max_records=subscription.max_records,
-            **_fetching(subscription.pace_seconds),
-            parser=_parse,
-            decoder=_pass_records,
+            **fetching(subscription.pace_seconds),
+            parser=parse,
+            decoder=pass_records,
             no_reply=True,
         )
         batches = _Batches(subscription, self._dead_letters, self.note_activity)
@@ -230,7 +188,7 @@ class Consumers:
             total += offsets.unhandled
             if assignment := consumer.assignment():
                 ends = await consumer.end_offsets(assignment)
-                positions = {place: _position(consumer, place) for place in ends}
+                positions = {place: position_of(consumer, place) for place in ends}
                 total += sum(
                     max(0, end - position)
                     for place, end in ends.items()
@@ -247,7 +205,7 @@ class Consumers:
                 return None
             total += offsets.unhandled
             for partition in consumer.assignment():
-                high, position = consumer.highwater(partition), _position(consumer, partition)
+                high, position = consumer.highwater(partition), position_of(consumer, partition)
                 if high is not None and position is not None:
                     total += max(0, high - position)
         return total
@@ -351,24 +309,3 @@ class _Batches:
 
         # Kafka may be away as other parts may: that is no reason to end the process.
         await retry(bury, on=self._subscription.transient, backoff=self._subscription.backoff)
-
-
-def _fetching(pace_seconds: float) -> dict[str, Any]:
-    """Let the broker gather what comes within the pace: each answer costs both sides."""
-    if pace_seconds < _LEAST_GATHERED_SECONDS:
-        return {}
-    return {"fetch_min_bytes": MAX_MESSAGE_BYTES, "fetch_max_wait_ms": int(pace_seconds * 1000)}
-
-
-def _position(consumer: Any, partition: Any) -> int | None:
-    state = consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001
-    return state.position if state is not None and state.has_valid_position else None
-
-
-async def _parse(message: Any, _original: Any) -> KafkaMessage:
-    # FastStream's own parser decodes every header: one that is no UTF-8 would stop the consumer.
-    return KafkaMessage(raw_message=message, body=b"", consumer=FAKE_CONSUMER)
-
-
-async def _pass_records(message: Any, _original: Any) -> Any:
-    return message.raw_message
