@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.kit.health import Health, ProgressWatch
+from services.kit.health import ProgressWatch
 
 BOUND_SECONDS = 60.0
 
@@ -129,13 +129,3 @@ async def test_an_idle_reader_asks_its_broker_now_and_then_only() -> None:
     watch, clock = watched(reader)
     await looks(watch, clock, seconds=600)
     assert reader.asked <= 61
-
-
-async def test_a_service_that_is_about_to_end_is_alive_and_not_ready() -> None:
-    async def fine() -> bool:
-        return True
-
-    health = Health(readiness={"a": fine}, liveness={"b": fine})
-    health.stopping = True
-    assert set((await health.alive()).values()) == {"ok"}
-    assert "not ready" in (await health.ready()).values()
