@@ -170,11 +170,14 @@ class LeaseKeeper:
                 continue
             began = time.monotonic()
             try:
-                kept = await self._store.renew(held)
+                # A connection that hangs leaves time for a try with another.
+                async with asyncio.timeout(self._seconds / 2):
+                    kept = await self._store.renew(held)
             except OUTAGES as error:
                 logger.warning("leases could not be renewed, trying again: %r", error)
                 # Nobody may hurry us on: who asks to be sure waits for an answer, not for a try.
-                await asyncio.sleep(pause / 10)
+                await asyncio.sleep(self._seconds / 30)
+                pause = 0.0
                 continue
             self._renewed(held, kept, began)
 
