@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from sqlalchemy.exc import DBAPIError
 
 from contracts.responses import CancelResponseV1
 from contracts.topics import RESPONSES_CONTROL
 from services.kit.codec import decode
 from services.kit.consumer import OUTAGES
+from services.kit.database import refuses_values
 from services.kit.deadletters import DeadLetters, Record
 from services.kit.retry import Backoff, retry
 from services.kit.tail import Tail
@@ -35,7 +38,7 @@ class Control:
     `stop` ends a response that runs here. The mark in the lease reaches those that run nowhere yet;
     it is written by every worker, since nobody else knows which of them will be alive. Orders wait
     as bare ids, each once, and go out up to 500 in a statement: a worker that starts hears those of
-    the last hour, however many they are.
+    the last hour, however many they are. They wait as long as the database is away.
     """
 
     def __init__(
@@ -89,6 +92,8 @@ class Control:
             if not ids:
                 self._wake.clear()
                 continue
+            # What runs here need not wait for the database; what begins meanwhile is stopped after.
+            self._stop_runs(ids)
             try:
                 await retry(
                     lambda: self._store.cancel(*ids),  # noqa: B023 - awaited here
@@ -96,7 +101,13 @@ class Control:
                     backoff=_CANCEL_BACKOFF,
                 )
             except OUTAGES as error:
-                logger.warning("the cancelling of %s could not be noted: %r", ids, error)
+                logger.warning("the cancelling of %d responses is not noted: %r", len(ids), error)
+                if not (isinstance(error, DBAPIError) and refuses_values(error)):
+                    continue
+            self._stop_runs(ids)
             for response_id in ids:
                 del self._waiting[response_id]
-                self._stop_run(response_id)
+
+    def _stop_runs(self, ids: Sequence[str]) -> None:
+        for response_id in ids:
+            self._stop_run(response_id)
