@@ -55,7 +55,10 @@ class CommandReader:
         return found
 
     async def records(self, places: Sequence[CommandPlace]) -> dict[str, Record]:
-        """Return what stands at these places by response id, as it is; raises as `read` does."""
+        """Return what stands at these places by response id, as it is; raises as `read` does.
+
+        What is gone, damaged, or another response's is not in it.
+        """
         if self._kafka is None:
             kafka: Any = EnduringConsumer(
                 bootstrap_servers=self._bootstrap,
@@ -105,8 +108,10 @@ class CommandReader:
                 records = batches.get(partition, ())
                 idle = 0 if records else idle + 1
                 for record in records:
-                    if record.offset in wanted:
-                        found[wanted[record.offset]] = record
+                    response_id = wanted.get(record.offset)
+                    # What stands in for a damaged batch has no key.
+                    if response_id is not None and record.key == response_id.encode():
+                        found[response_id] = record
                     position = record.offset
                 if not records:
                     continue

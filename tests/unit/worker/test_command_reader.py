@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from services.worker.leases.store import CommandPlace
 from services.worker.queue.reader import CommandReader
+from tests.unit.kit.records import Message
 
 
 class SilentKafka:
@@ -46,3 +47,22 @@ async def test_a_command_that_does_not_come_is_not_taken_for_gone() -> None:
 
 async def test_a_command_behind_the_end_of_its_topic_is_gone() -> None:
     assert await reading_from(SilentKafka(end=7)).read([CommandPlace("r1", 0, 7)]) == {}
+
+
+class OneRecord(SilentKafka):
+    """A topic of one record."""
+
+    def __init__(self, record: Message) -> None:
+        super().__init__(end=record.offset + 1)
+        self.record = record
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[Any, Any]:
+        return {partitions[0]: [self.record]}
+
+
+@pytest.mark.parametrize("key", [None, b"resp_2"])
+async def test_a_stand_in_for_damage_and_another_command_are_not_sent_for_it(
+    key: bytes | None,
+) -> None:
+    reader = reading_from(OneRecord(Message(b"damaged", offset=7, key=key)))
+    assert await reader.records([CommandPlace("resp_1", 0, 7)]) == {}
