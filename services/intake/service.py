@@ -113,19 +113,8 @@ class Responses:
             await self.turns.abandon(document, response_id)
         if history is None:
             history = await self._history(request, document, response_id, key)
-        command = RunResponseV1(
-            response_id=response_id,
-            principal=_principal(request, key),
-            model=request.model,
-            accepted_at=self.clock.now(),
-            events_partition=self.hub.partition if place is None else place.events_partition,
-            stream=bool(request.stream),
-            background=bool(request.background),
-            store=request.store is not False,
-            service_tier=request.service_tier,
-            previous_response_id=request.previous_response_id,
-            conversation_id=conversation_of(document),
-        )
+        partition = self.hub.partition if place is None else place.events_partition
+        command = self._command(request, document, key, response_id, partition)
         try:
             accepted = await self._publish(command, await self._encode(command, body, history))
         except BaseException:
@@ -133,6 +122,29 @@ class Responses:
             raise
         accepted.headers = warnings
         return accepted
+
+    def _command(
+        self,
+        request: CreateResponse,
+        document: dict[str, Any],
+        key: ApiKey,
+        response_id: str,
+        partition: int,
+    ) -> RunResponseV1:
+        """Return the command for a request, without the request itself."""
+        return RunResponseV1(
+            response_id=response_id,
+            principal=_principal(request, key),
+            model=request.model,
+            accepted_at=self.clock.now(),
+            events_partition=partition,
+            stream=bool(request.stream),
+            background=bool(request.background),
+            store=request.store is not False,
+            service_tier=request.service_tier,
+            previous_response_id=request.previous_response_id,
+            conversation_id=conversation_of(document),
+        )
 
     def _ask(self, document: dict[str, Any], key: ApiKey, place: Place) -> Ask:
         """Return what a request asks of its key's limits."""

@@ -89,6 +89,15 @@ class UpstreamClient:
         """Ask for a stream that exists; yields and raises as `post` does."""
         return self._exchange("GET", str(URL(path).with_query(query)), None)
 
+    def _url(self, path: str, *, keep: bool) -> URL:
+        """Return where a path is; those of a `GET` name responses, and are not worth keeping."""
+        url = self._urls.get(path)
+        if url is None:
+            url = URL(self.config.base_url.rstrip("/") + path)
+            if keep:
+                self._urls[path] = url
+        return url
+
     @asynccontextmanager
     async def _exchange(
         self,
@@ -102,11 +111,7 @@ class UpstreamClient:
         if self._session is None:
             raise RuntimeError("the provider's client is not started")
         config = self.config
-        url = self._urls.get(path)
-        if url is None:
-            url = URL(config.base_url.rstrip("/") + path)
-            if body is not None:
-                self._urls[path] = url
+        url = self._url(path, keep=body is not None)
         if self.guard.limited:
             await self.guard.place()
         with self.guard.call() as call:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from services.worker.checkpoints.state import Boundary, State
-from services.worker.domain import Event, Item, Job
+from services.worker.domain import Event, Item, Job, Response
 from services.worker.errors import UpstreamError
 from services.worker.runs.composer import Composer
 from services.worker.runs.outcome import Outcome, refused
@@ -66,12 +66,16 @@ async def compose(
         if writer.first_output_at is not None and job.command.stream:
             waited = writer.first_output_at - began
             one.metrics.first_output(config.name, job.command.model, waited)
+    return _ended(one, writer, response)
+
+
+def _ended(one: Try, writer: EventWriter, response: Response) -> Outcome:
     response["completed_at"] = one.now() if response["status"] == "completed" else None
     event: Event = {"type": f"response.{response['status']}", "response": response}
     frame = writer.close(event)
     return Outcome(
         response,
-        config.name,
+        one.upstream.config.name,
         frame=frame,
         last_sequence_number=writer.last_sequence_number,
     )
