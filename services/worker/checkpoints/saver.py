@@ -13,8 +13,7 @@ from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in, check_out
 from services.kit.consumer import OUTAGES
 from services.kit.retry import Backoff, retry
-from services.worker.checkpoints.state import State, decode, encode
-from services.worker.checkpoints.store import Row
+from services.worker.checkpoints.state import Row, State, decode, encode
 from services.worker.errors import LeaseLostError
 
 _PATIENT = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)

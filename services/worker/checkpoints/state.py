@@ -77,6 +77,15 @@ State = Boundary | Detached
 _KINDS: dict[str, type[Boundary] | type[Detached]] = {"boundary": Boundary, "detached": Detached}
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One checkpoint to be written."""
+
+    response_id: str
+    attempt: int
+    state: bytes
+
+
 def encode(state: State) -> bytes:
     """Return the state as JSON; nothing of it is shared with later changes."""
     kind = "boundary" if isinstance(state, Boundary) else "detached"

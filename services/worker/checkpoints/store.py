@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, Text, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.worker.checkpoints.state import Row
 from services.worker.errors import LeaseLostError
 from services.worker.leases.store import METADATA
 
@@ -43,15 +43,6 @@ _TAKE_OVER = text("""
     WHERE kept.attempt <= excluded.attempt
     RETURNING state
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One checkpoint to be written."""
-
-    response_id: str
-    attempt: int
-    state: bytes
 
 
 class CheckpointStore:

@@ -12,33 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.kit.blobs.disk import DiskBlobs
 from services.worker.checkpoints.saver import Checkpoints
-from services.worker.checkpoints.state import Boundary, Detached, PendingCall, decode, encode
-from services.worker.checkpoints.store import CheckpointStore, Row
+from services.worker.checkpoints.state import Boundary, Detached, PendingCall, Row, decode, encode
+from services.worker.checkpoints.store import CheckpointStore
 from services.worker.errors import LeaseLostError
 from services.worker.leases.keeper import LeaseKeeper
-from services.worker.leases.store import CommandPlace, LeaseStore
+from services.worker.leases.store import CommandPlace
+from tests.integration.worker.test_leases import claim, expire
+from tests.integration.worker.test_leases import store as leases
 
 BOUND_S = 20.0
-
-
-def leases(engine: AsyncEngine, owner: str = "a", seconds: float = 60.0) -> LeaseStore:
-    return LeaseStore(engine, owner=owner, seconds=seconds)
-
-
-async def claim(by: LeaseStore, *ids: str) -> dict[str, int]:
-    claims = await by.claim([CommandPlace(one, 0, 1) for one in ids])
-    return {taken: one.attempt for taken, one in claims.items()}
-
-
-async def expire(engine: AsyncEngine, *ids: str) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(
-            text(
-                "UPDATE worker.leases SET expires_at = now() - interval '1 second'"
-                " WHERE response_id = ANY(:ids)"
-            ),
-            {"ids": list(ids)},
-        )
 
 
 async def kept(engine: AsyncEngine) -> dict[str, int]:
