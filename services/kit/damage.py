@@ -1,5 +1,7 @@
 """Kafka consumers that a damaged batch on a broker's disk does not stop for ever."""
 
+# ruff: noqa: SLF001 - aiokafka has no other way into what it fetched
+
 from __future__ import annotations
 
 import logging
@@ -31,9 +33,9 @@ class EnduringConsumer(AIOKafkaConsumer):  # type: ignore[misc] # aiokafka ships
         await super().start()
         fetcher = self._fetcher
         fetched = _Fetched()
-        for partition, found in fetcher._records.items():  # noqa: SLF001 - there is no other way
+        for partition, found in fetcher._records.items():
             fetched[partition] = found
-        fetcher._records = fetched  # noqa: SLF001
+        fetcher._records = fetched
 
 
 class _Fetched(OrderedDict[TopicPartition, Any]):
@@ -41,15 +43,15 @@ class _Fetched(OrderedDict[TopicPartition, Any]):
 
     def __setitem__(self, partition: TopicPartition, found: Any) -> None:
         if isinstance(found, FetchResult):
-            unpack_enduringly(found._partition_records)  # noqa: SLF001
+            unpack_enduringly(found._partition_records)
         super().__setitem__(partition, found)
 
 
 def unpack_enduringly(records: PartitionRecords | None) -> None:
     """Let records that are not unpacked yet go on behind damage."""
     if records is not None:
-        records._records = _Batches(records._records)  # noqa: SLF001
-        records._records_iterator = _enduring(records)  # noqa: SLF001
+        records._records = _Batches(records._records)
+        records._records_iterator = _enduring(records)
 
 
 class _Batches:
@@ -71,13 +73,13 @@ def _enduring(records: Any) -> Iterator[ConsumerRecord]:
     while True:
         try:
             # A new generator goes on with the batch after the one that stopped the last.
-            yield from records._unpack_records()  # noqa: SLF001
+            yield from records._unpack_records()
         except CorruptRecordException as error:
             first = records.next_fetch_offset
             # The length of a batch may be damaged, too: then one offset after the other is tried.
-            after = _end_of(records._records.last, first)  # noqa: SLF001
+            after = _end_of(records._records.last, first)
             records.next_fetch_offset = after
-            yield _stand_in(records._tp, first, after, error)  # noqa: SLF001
+            yield _stand_in(records._tp, first, after, error)
         else:
             return
 
