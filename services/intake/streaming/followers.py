@@ -70,23 +70,29 @@ class Follower:
         self._fence = _Fence()
         self._waiter: asyncio.Future[None] | None = None
         self._overflowed = False
+        self._complete = False
         self._left = False
         self._drained = False
 
     def push(self, entry: Entry) -> None:
-        """Take an entry from the tail; called for each once, never blocks."""
-        if self._overflowed or not self._fence.admits(entry):
+        """Take an entry from the tail; called for each once, never blocks.
+
+        Nothing follows the last one: the mark of an attempt that found it there is nobody's.
+        """
+        if self._complete or not self._fence.admits(entry):
             return
         size = len(entry.payload)
         held = self._bytes + size
         if self._entries and (held > self._limit_bytes or self.buffers.crowded_by(held)):
-            self._overflowed = True
+            self._overflowed = self._complete = True
             # The reader may stay stuck for long: nothing is held for it meanwhile.
             self.drop()
         else:
             self._entries.append(entry)
             self._bytes = held
             self.buffers.bytes += size
+            if entry.flags & Flag.LAST:
+                self._complete = True
         self._wake()
 
     def drop(self) -> None:

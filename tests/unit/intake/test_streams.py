@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.packs import Entry, PackError, encode_pack
+from contracts.packs import Entry, Flag, PackError, encode_pack
 from services.intake.streaming.followers import HEARTBEAT, Follower, Hub, SlowReaderError
 from tests.unit.kit.records import Graveyard, Message
 
@@ -34,6 +34,13 @@ async def test_entries_come_in_order_and_all_at_once() -> None:
     for index in range(3):
         one.push(entry(index))
     assert await taken(one) == [(1, 0), (1, 1), (1, 2)]
+
+
+async def test_the_mark_of_an_attempt_that_found_the_end_does_not_hide_it() -> None:
+    one = follower()
+    one.push(Entry(b"resp_1", 1, 0, b"{}", Flag.LAST | Flag.JSON))
+    one.push(entry(0, attempt=2, payload=b": taken over\n\n"))
+    assert [e.flags for e in await one.take()] == [Flag.LAST | Flag.JSON]
 
 
 async def test_a_reader_waits_for_the_first_entry() -> None:
