@@ -12,7 +12,7 @@ import orjson
 from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.domain import StoredResponse
-from services.intake.streaming.followers import Follower, Hub, Hubs
+from services.intake.streaming.followers import HEARTBEAT, Follower, Hub, Hubs
 from services.intake.streaming.retelling import retell
 from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
@@ -77,6 +77,9 @@ class Resumer:
                 except BlobMissingError:
                     break
                 if first and not _starts(payload, after):
+                    if payload.startswith(b":"):
+                        # What attempts note for each other may come before any event.
+                        continue
                     break
                 first = False
                 for block, number in _blocks(payload, sent):
@@ -108,12 +111,16 @@ class Resumer:
         self, row: StoredResponse, hub: Hub, follower: Follower
     ) -> AsyncGenerator[Entry, None]:
         """Yield what stands on the log, then what comes; the follower must be with the hub."""
+        place = (0, -1)
         async with aclosing(self._on_log(row, end_offset=hub.next_offset)) as entries:
             async for entry in entries:
+                place = (entry.attempt, entry.index)
                 yield entry
         while True:
             for entry in await follower.take():
-                yield entry
+                # An attempt that the log has shut out may still write.
+                if (entry.attempt, entry.index) > place or entry.payload is HEARTBEAT:
+                    yield entry
 
     async def _on_log(
         self, row: StoredResponse, *, end_offset: int | None
