@@ -8,7 +8,7 @@ from contracts.topics import RESPONSES_EVENTS
 from services.intake.settings import IntakeSettings
 from services.intake.streaming.followers import Hubs
 from services.intake.streaming.resume import Resumer
-from services.intake.streaming.seats import Seat
+from services.intake.streaming.partition_seat import PartitionSeat
 from services.intake.wiring.shared import Shared
 from services.kit.database import create_engine
 
@@ -17,7 +17,7 @@ from services.kit.database import create_engine
 class Streams:
     """`hubs` is a part that starts and stops, as is `seat` when this replica had to find one."""
 
-    seat: Seat | None
+    seat: PartitionSeat | None
     hubs: Hubs
     resumer: Resumer
 
@@ -42,11 +42,11 @@ async def wire_streams(shared: Shared) -> Streams:
     return Streams(seat, hubs, resumer)
 
 
-def _seat(settings: IntakeSettings) -> Seat | None:
+def _seat(settings: IntakeSettings) -> PartitionSeat | None:
     """Return what finds this replica a partition of its own; None when it was given one."""
     if settings.events_partition is not None:
         return None
-    return Seat(
+    return PartitionSeat(
         create_engine(settings.database_url, pool_size=1, name="intake-seat"),
         partitions=RESPONSES_EVENTS.partitions,
         preferred=settings.preferred_partition(),

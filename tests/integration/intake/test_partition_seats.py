@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from services.intake.streaming.seats import Seat
+from services.intake.streaming.partition_seat import PartitionSeat
 from services.kit.database import create_engine
 
 PARTITIONS = 4
 PATIENCE_SECONDS = 20.0
 
 
-def seat(database_url: str, *, preferred: int = 0) -> Seat:
+def seat(database_url: str, *, preferred: int = 0) -> PartitionSeat:
     engine = create_engine(database_url, pool_size=1, name="seat-tests")
-    return Seat(engine, partitions=PARTITIONS, preferred=preferred)
+    return PartitionSeat(engine, partitions=PARTITIONS, preferred=preferred)
 
 
 async def test_replicas_that_start_at_once_get_different_partitions(database_url: str) -> None:

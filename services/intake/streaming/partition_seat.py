@@ -19,7 +19,7 @@ _SEATS = 0x73656174
 _SIT = text("SELECT pg_try_advisory_lock(:seats, :partition)")
 
 
-class Seat:
+class PartitionSeat:
     """A partition, held by an advisory lock of PostgreSQL as long as a connection lives.
 
     The server frees it when the process ends, however it ends. Two replicas on one partition are
