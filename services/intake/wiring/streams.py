@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.settings import IntakeSettings
 from services.intake.streaming.followers import Hubs
-from services.intake.streaming.resume import Resumer
 from services.intake.streaming.partition_seat import PartitionSeat
+from services.intake.streaming.resume import Resumer
 from services.intake.wiring.shared import Shared
 from services.kit.database import create_engine
 
