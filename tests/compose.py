@@ -124,6 +124,19 @@ def step(name: str) -> Iterator[None]:
     _say(f" {time.monotonic() - began_s:.1f} s")
 
 
+@contextmanager
+def taken_down(compose: Compose) -> Iterator[None]:
+    """Remove the project afterwards, whatever happens; its last log lines tell of an error."""
+    try:
+        yield
+    except BaseException:
+        sys.stderr.write(f"\n{compose('logs', '--tail', '40', '--no-color')}\n")
+        raise
+    finally:
+        with step("down"):
+            compose("down", "--volumes", "--remove-orphans")
+
+
 def wait_for(what: str, found: Callable[[], Any]) -> Any:
     """Return the first true result; raises ComposeError when there is none in time."""
     deadline = time.monotonic() + TIMEOUT_S
@@ -328,16 +341,10 @@ def main() -> int:
             with step("build"):
                 compose("build")
             check_sizes(compose)
-            try:
+            with taken_down(compose):
                 with step("up"):
                     compose("up", "--no-build", "--wait", "--wait-timeout", str(UP_TIMEOUT_S))
                 exercise(compose)
-            except BaseException:
-                sys.stderr.write(f"\n{compose('logs', '--tail', '40', '--no-color')}\n")
-                raise
-            finally:
-                with step("down"):
-                    compose("down", "--volumes", "--remove-orphans")
     except ComposeError as error:
         sys.stderr.write(f"\ntest-compose: {error}\n")
         return 1

@@ -15,7 +15,15 @@ from tests.chaos.load import Load
 from tests.chaos.probes import Probes
 from tests.chaos.run import DRAIN_S, GRACE_S, LONGEST_RECOVERY_S, RECOVERY_S
 from tests.chaos.schedule import LEASE_S
-from tests.compose import UP_TIMEOUT_S, Compose, ComposeError, check_engine, docker, step
+from tests.compose import (
+    UP_TIMEOUT_S,
+    Compose,
+    ComposeError,
+    check_engine,
+    docker,
+    step,
+    taken_down,
+)
 
 FILES = ("infra/compose/three-brokers.yml", "infra/compose/chaos.yml")
 BROKERS = ("kafka", "kafka-2", "kafka-3")
@@ -150,7 +158,7 @@ def main() -> int:
             compose = ThreeBrokers(Path(folder) / "env")
             with step("build"):
                 compose("build")
-            try:
+            with taken_down(compose):
                 with step("up"):
                     # Ready is what intake says: health checks give up on a machine that is busy.
                     compose("up", "--detach", "--no-build", "--scale", "worker=2")
@@ -159,12 +167,6 @@ def main() -> int:
                 if violations:
                     logs = compose("logs", "--tail", "60", "--no-color")
                     sys.stderr.write(f"\n{logs}\n")
-            except BaseException:
-                sys.stderr.write(f"\n{compose('logs', '--tail', '40', '--no-color')}\n")
-                raise
-            finally:
-                with step("down"):
-                    compose("down", "--volumes", "--remove-orphans")
     except ComposeError as error:
         sys.stderr.write(f"\nchaos-compose: {error}\n")
         return 1
