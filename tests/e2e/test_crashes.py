@@ -158,6 +158,24 @@ async def test_nothing_is_accepted_that_kafka_has_not_acknowledged(
     await found(works, "requests are accepted again")
 
 
+async def test_what_was_refused_while_kafka_was_dead_is_not_run_when_it_is_back(
+    stack: Stack, http: ClientSession, upstream: UpstreamProcess, mark: str
+) -> None:
+    killed = stack.kill("kafka")
+
+    async def ask() -> int:
+        body = {"model": MODEL, "input": f"say: {mark}"}
+        async with http.post("/v1/responses", json=body) as answer:
+            return answer.status
+
+    told = await asyncio.gather(*(ask() for _ in range(5)))
+    await stack.ready_again("kafka", after=killed)
+    await _answers(http)
+    # A Kafka that is back within the time of a request serves it.
+    assert set(told) <= {200, 503}
+    assert len(upstream.requests(mark)) == told.count(200)
+
+
 async def test_a_stream_under_way_outlives_its_kafka(
     stack: Stack, http: ClientSession, upstream: UpstreamProcess, mark: str
 ) -> None:

@@ -33,7 +33,12 @@ class Shared:
 
 def wire_shared(settings: IntakeSettings) -> Shared:
     """Make the connections; each opens when it is first used or started."""
-    producer = Producer(settings.kafka_bootstrap, client_id="intake")
+    # What could not be sent by then is not sent later either: its client was told 503, and comes
+    # again with work that would be paid for twice.
+    patience_ms = int(settings.accept_timeout_seconds * 1000)
+    producer = Producer(
+        settings.kafka_bootstrap, client_id="intake", request_timeout_ms=patience_ms
+    )
     return Shared(
         settings=settings,
         clock=SystemClock(),

@@ -62,13 +62,14 @@ async def put(producer: Producer, response_id: str, value: bytes, partition: int
 
 async def copies(bootstrap: str, places: Sequence[CommandPlace]) -> list[Record]:
     """What stands behind the last of those places for the same responses."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest"
+    )
     await consumer.start()
     try:
         partitions = [TopicPartition(TOPIC, n) for n in range(RESPONSES_COMMANDS.partitions)]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
         known = {(place.partition, place.offset) for place in places}
         keys = {place.response_id.encode() for place in places}
         found: list[Record] = []
