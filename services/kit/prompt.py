@@ -63,7 +63,8 @@ def fetching(pace_seconds: float) -> dict[str, Any]:
 
 def position_of(consumer: Any, partition: Any) -> int | None:
     """Return the offset that a consumer reads next, None before that is known."""
-    state = consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001
+    assigned = consumer._subscription.subscription.assignment  # noqa: SLF001 - `position` waits
+    state = assigned.state_value(partition)
     return state.position if state is not None and state.has_valid_position else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,7 +32,10 @@ async def turns(watch: ProgressWatch, wanted: bool) -> None:
 @pytest.fixture
 def damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every batch that holds a certain word come from the broker with a wrong bit."""
-    flipped: Callable[[Any], Any] = lambda data: MemoryRecords(bytes(data).replace(WHOLE, HURT))  # noqa: E731
+
+    def flipped(data: bytes) -> Any:
+        return MemoryRecords(bytes(data).replace(WHOLE, HURT))
+
     monkeypatch.setattr(fetcher, "MemoryRecords", flipped)
 
 
