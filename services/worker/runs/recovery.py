@@ -12,7 +12,7 @@ import orjson
 
 from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
-from services.kit.blobs.store import BlobStore
+from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range
 from services.worker import sse
@@ -77,6 +77,11 @@ class Delivered:
                 if event.get("type") in _TERMINAL_EVENTS:
                     self.finished = response
 
+    def lose(self, entry: Entry) -> None:
+        """Take an entry whose payload is gone: it was told, and nobody knows what it said."""
+        self.ended = self.ended or bool(entry.flags & Flag.LAST)
+        self.built.delivered = True
+
 
 def _entries(pack: bytes) -> Iterator[Entry]:
     try:
@@ -119,6 +124,12 @@ async def delivered(
                 attempt, index = entry.attempt, entry.index
                 payload = entry.payload
                 if entry.flags & Flag.CLAIM:
-                    payload = await blobs.get(payload.decode())
+                    try:
+                        payload = await blobs.get(payload.decode())
+                    except BlobMissingError as error:
+                        # No further attempt would find it either.
+                        logger.error("a part of %s is lost: %r", response_id, error)
+                        seen.lose(entry)
+                        continue
                 seen.feed(entry, payload)
     return seen
