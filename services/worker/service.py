@@ -130,7 +130,10 @@ class ResponseRunner:
         await out.fence()
         earlier = await self.read_back(job)
         provider = self.attempts.provider_at(job, earlier.via)
-        return conclude(job, earlier, state, provider, progress, self.clock.now())
+        outcome = conclude(job, earlier, state, provider, progress, self.clock.now())
+        if outcome is not None:
+            await self.attempts.abandon(progress)
+        return outcome
 
     async def give_up(self, job: Job, out: OutStream) -> None:
         """End a job that can't be answered as failed, after what was told already.

@@ -50,7 +50,7 @@ async def follow(one: Try, vendor: Vendor, save: Save) -> Outcome:
     follower = _Follower(one, vendor, save, asked_at)
     try:
         async with asyncio.timeout(left) as deadline:
-            return await (follower.stream() if one.job.command.stream else follower.poll())
+            outcome = await (follower.stream() if one.job.command.stream else follower.poll())
     except TimeoutError:
         if not deadline.expired():
             raise
@@ -62,6 +62,10 @@ async def follow(one: Try, vendor: Vendor, save: Save) -> Outcome:
             retryable=False,
         )
         return follower.failed(late)
+    if outcome.error is not None and progress.detached is not None:
+        # Nobody will hear what it goes on to say.
+        await abandon(vendor, progress.detached, progress)
+    return outcome
 
 
 async def abandon(vendor: Vendor, detached: Detached, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -254,6 +255,25 @@ async def test_a_response_that_was_cancelled_meanwhile_is_stopped_at_its_provide
         "cancelled",
         {"input_tokens": 5, "output_tokens": 1},
     )
+    assert vendor.cancelled == ["resp_theirs"]
+
+
+async def test_what_can_not_be_followed_is_stopped_at_its_provider() -> None:
+    refusal = UpstreamError("no", status=403, retryable=False)
+    upstream, vendor, soon = Upstream("a"), Vendor(refusal), {"background_seconds": 1e12}
+    run = keeping(detached(Run(upstream), upstream, vendor, **soon), Kept(FOLLOWED))
+    response = await run.go(job(stream=False, background=True, attempt=2))
+    assert response["status"] == "failed"
+    assert vendor.cancelled == ["resp_theirs"]
+
+
+async def test_a_stream_that_no_attempt_can_go_on_with_is_stopped_at_its_provider() -> None:
+    earlier = on_log(as_sse(ours(script_events("say: one two three"))[:6]), last=False)
+    upstream, vendor = Upstream("a"), Vendor()
+    run = detached(Run(upstream, earlier=earlier), upstream, vendor)
+    inexact = dataclasses.replace(FOLLOWED, exact=False)
+    response = await keeping(run, Kept(inexact)).go(job(background=True, attempt=2))
+    assert response["status"] == "failed"
     assert vendor.cancelled == ["resp_theirs"]
 
 
