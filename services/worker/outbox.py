@@ -145,13 +145,18 @@ class _Lane:
             self._sending = batch
             self._bytes = 0
             entries = [entry for stream in streams for entry in stream.take()]
-            for pack in _packs([await self._by_reference(entry) for entry in entries]):
+            # Hardly any is large: the others shall not cost a coroutine each.
+            small = [
+                entry
+                if len(entry.payload) <= CLAIM_CHECK_BYTES
+                else await self._by_reference(entry)
+                for entry in entries
+            ]
+            for pack in _packs(small):
                 await self._send(pack)
             batch.set_result(None)
 
     async def _by_reference(self, entry: Entry) -> Entry:
-        if len(entry.payload) <= CLAIM_CHECK_BYTES:
-            return entry
         key = f"claims/{entry.response_id.decode()}-{entry.attempt}-{entry.index}"
         await self._store(key, entry.payload)
         return replace(entry, payload=key.encode(), flags=entry.flags | Flag.CLAIM)
