@@ -60,7 +60,9 @@ class UpstreamClient:
             auto_decompress=True,
             # Providers of models set no state in cookies, and looking for some costs each request.
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=256 * 1024,
+            # Twice this and what one read brings stays below the size of a claim check: what a busy
+            # worker finds waiting goes on as it is, not by way of the object store.
+            read_bufsize=128 * 1024,
         )
 
     async def stop(self) -> None:
