@@ -130,12 +130,18 @@ async def test_a_turn_that_said_nothing_is_asked_again_and_only_that(
 ) -> None:
     begin = await topics.ends(TOOLS_RESULTS.name)
     call = f'call: echo {{"message": "{mark}"}} ; {USAGE}'
+    # No second turn may come before the last first one: answers are dealt in their order.
     upstream.enqueue(
-        {"do": call, "match": mark, "times": 6},
+        {"do": f"{call} ; fault:hold#{mark}first", "match": mark, "times": 6},
         {"do": f"say: never told ; fault:hold#{mark}", "match": mark, "times": 6},
     )
     asked.ask(f"{call} ; say: done")
-    await until(lambda: len(_open(upstream, mark)) == 6, "six second turns are under way")
+    await until(lambda: len(_open(upstream, mark)) == 6, "six first turns are under way")
+    upstream.release(f"{mark}first")
+    await until(
+        lambda: len(upstream.requests(mark)) == 12 and len(_open(upstream, mark)) == 6,
+        "six second turns are under way",
+    )
     killed = stack.kill("worker")
     answers = await asked.answers()
     await stack.ready_again("worker", after=killed)
@@ -198,5 +204,5 @@ async def test_a_stream_that_told_of_its_second_turn_fails_with_all_it_told(
 
 
 def _open(upstream: UpstreamProcess, mark: str) -> list[Any]:
-    requests = upstream.requests(mark)[6:]
+    requests = upstream.requests(mark)
     return [one for one in requests if not one["finished"] and not one["client_closed"]]
