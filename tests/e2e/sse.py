@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from aiohttp import ClientResponse, ClientSession
+
+from tests.e2e.waiting import BOUND_S, POLL_S
 
 DONE = b"data: [DONE]"
 END = b"\n\n"
@@ -94,8 +98,18 @@ async def streaming(
 async def resuming(
     http: ClientSession, response_id: str, *, after: int | None = None
 ) -> AsyncIterator[Reader]:
-    """Ask for the stream of a response that exists and read it within the block."""
+    """Ask for the stream of a response that exists and read it within the block.
+
+    Comes again while it is told so, as after a replica died whose work others take up.
+    """
     query = {"stream": "true"} | ({} if after is None else {"starting_after": str(after)})
-    async with http.get(f"/v1/responses/{response_id}", params=query) as answer:
-        assert answer.status == 200, await answer.text()
-        yield Reader(answer)
+    deadline = asyncio.get_running_loop().time() + BOUND_S
+    while True:
+        async with http.get(f"/v1/responses/{response_id}", params=query) as answer:
+            late = asyncio.get_running_loop().time() > deadline
+            if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and not late:
+                await asyncio.sleep(POLL_S)
+                continue
+            assert answer.status == HTTPStatus.OK, await answer.text()
+            yield Reader(answer)
+            return
