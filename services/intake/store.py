@@ -83,7 +83,7 @@ _FINISHED = """
     INSERT INTO intake.responses AS known
         (response_id, project, key_id, "user", chat, model, events_partition, accepted_at,
          finished_at, status, last_sequence_number, response, background, stream)
-    SELECT row.*, false, false
+    SELECT row.*, false, row.last_sequence_number IS NOT NULL
     FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
         $8::timestamptz[], $9::timestamptz[], $10::text[], $11::int[], $12::text[]
