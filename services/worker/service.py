@@ -231,7 +231,8 @@ class ResponseRunner:
             started_at=started_at,
             finished_at=self.clock.now(),
             events_partition=command.events_partition,
-            last_sequence_number=outcome.last_sequence_number,
+            # Readers that see this fact before the command know a stream by its numbers.
+            last_sequence_number=outcome.last_sequence_number if command.stream else None,
             store=command.store,
             background=command.background,
             service_tier=tier if isinstance(tier, str) else None,

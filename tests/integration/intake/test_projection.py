@@ -289,16 +289,22 @@ async def test_a_chain_that_is_too_long_is_cut_where_that_can_be_seen(view: View
     assert await chain(view, "d", most=2) == ["b", "c", "d"]
 
 
-@pytest.mark.parametrize("known", ["nothing", "the beginning", "the end"])
-async def test_a_chain_waits_for_what_came_before_and_is_projected_later(
-    view: View, known: str
-) -> None:
+async def half_known(view: View, known: str) -> tuple[str, str]:
+    """Two responses of a chain, of the first of which only so much is projected."""
     before, after = new_id("resp"), new_id("resp")
     if known == "the beginning":
         await view.learn(accepted(before))
     if known == "the end":
         await view.learn(finished(before))
     await link(view, (after, before))
+    return before, after
+
+
+@pytest.mark.parametrize("known", ["nothing", "the beginning", "the end"])
+async def test_a_chain_waits_for_what_came_before_and_is_projected_later(
+    view: View, known: str
+) -> None:
+    before, after = await half_known(view, known)
     reader = Reader(view.store, SystemClock(), wait_seconds=60)
     asked = asyncio.create_task(reader.finished_chain(after, project=PROJECT, most=10))
     async with asyncio.timeout(10):
@@ -326,12 +332,7 @@ def impatient(view: View, *, has_all: bool) -> Reader:
 async def test_half_a_chain_is_refused_while_the_projection_is_behind(
     view: View, known: str
 ) -> None:
-    before, after = new_id("resp"), new_id("resp")
-    if known == "the beginning":
-        await view.learn(accepted(before))
-    if known == "the end":
-        await view.learn(finished(before))
-    await link(view, (after, before))
+    _, after = await half_known(view, known)
     with pytest.raises(ApiError) as caught:
         await impatient(view, has_all=False).finished_chain(after, project=PROJECT, most=10)
     assert (caught.value.status, caught.value.retry_after_seconds) == (503, 2)
@@ -408,3 +409,14 @@ async def test_a_turn_after_one_that_was_told_but_has_no_fact_yet_is_told_to_com
         await reader.finished_chain(before, project=PROJECT, most=10)
     expected = 503 if mode in ("json", "told stream") else 400
     assert caught.value.status == expected
+
+
+@pytest.mark.parametrize(("number", "streams"), [(9, True), (None, False)])
+async def test_a_stream_whose_end_comes_first_is_known_by_its_numbers(
+    view: View, number: int | None, streams: bool
+) -> None:
+    response_id = new_id("resp")
+    await view.learn(finished(response_id, last_sequence_number=number))
+    row = await view.read(response_id)
+    assert row is not None
+    assert row.stream is streams
