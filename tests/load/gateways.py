@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ def peer_version(name: str) -> str:
     return next(version for package, _, version in pins if package == name)
 
 
-class Peer:
+class Peer(ABC):
     """Another gateway, installed from its lock into `.cache/peers`, as one process."""
 
     api_key = "unused"
@@ -74,9 +75,9 @@ class Peer:
             raise StackError(problem, fix=f"Read {log}") from error
         return self.command()
 
+    @abstractmethod
     def command(self) -> Command:
         """Give how it is started."""
-        raise NotImplementedError
 
     async def is_ready(self) -> bool:
         return await http_status(self.port, self.health) == HTTPStatus.OK
