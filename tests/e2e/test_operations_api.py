@@ -79,13 +79,18 @@ async def test_tokens_of_what_was_said_before_are_counted_too(
 
 
 async def test_a_count_leaves_no_costs_but_where_a_token_was_bought(
-    client: AsyncOpenAI, topics: Topics, upstream: UpstreamProcess
+    client: AsyncOpenAI, http: ClientSession, topics: Topics, mark: str
 ) -> None:
+    async with http.post("/v1/keys", json={"name": mark}) as created:
+        key = await created.json()
     begin = await topics.ends(COSTS_RECORDED.name)
-    await client.responses.input_tokens.count(model=NATIVE, input="free of charge")
-    await client.responses.input_tokens.count(model=CHAT, input="one two")
+    mine = client.with_options(api_key=key["key"])
+    await mine.responses.input_tokens.count(model=NATIVE, input="free of charge")
+    await mine.responses.input_tokens.count(model=CHAT, input="one two")
 
-    lines = await topics.facts(COSTS_RECORDED.name, begin, lambda _: True, count=2)
+    lines = await topics.facts(
+        COSTS_RECORDED.name, begin, lambda line: line.principal.key_id == key["id"], count=2
+    )
 
     assert {(line.model, line.unit, line.quantity) for line in lines} == {
         (CHAT, "input_tokens", 2),

@@ -50,10 +50,18 @@ class Topics:
     async def facts(
         self, topic: str, begin: Ends, wanted: Callable[[Any], bool], *, count: int = 1
     ) -> Sequence[Any]:
-        """Wait for `count` messages whose contract is wanted and return these contracts."""
+        """Wait for `count` messages whose contract is wanted and return these contracts.
+
+        Each fact once: after a kill it may be sent again under its id, which readers look for.
+        """
+        seen: set[str] = set()
 
         def is_wanted(record: Record) -> bool:
-            return wanted(contract_of(record))
+            envelope = decode(record.value)
+            if not wanted(envelope.data) or envelope.id in seen:
+                return False
+            seen.add(envelope.id)
+            return True
 
         return [contract_of(r) for r in await self.since(topic, begin, is_wanted, count=count)]
 

@@ -32,6 +32,13 @@ class OwnUpstream(Peer):
         return Command(argv=argv, cwd=CHECKOUT)
 
 
+class Unlocked(Peer):
+    """Has no list of requirements to be installed from."""
+
+    def command(self) -> Command:
+        raise AssertionError("it was started")
+
+
 class Ending(OwnUpstream):
     """Ends before it is ready."""
 
@@ -53,7 +60,7 @@ async def test_a_peer_runs_on_the_cores_that_it_was_given(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("kind", "problem"),
-    [(Peer, "The installation of unknown failed"), (Ending, "unknown ended with code 1")],
+    [(Unlocked, "The installation of unknown failed"), (Ending, "unknown ended with code 1")],
 )
 async def test_a_peer_that_can_not_be_had_says_why(
     tmp_path: Path, kind: Callable[[str, Path, int], Peer], problem: str
