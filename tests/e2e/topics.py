@@ -57,7 +57,7 @@ class Topics:
         seen: set[str] = set()
 
         def is_wanted(record: Record) -> bool:
-            envelope = decode(record.value)
+            envelope = decode(record.value or b"")
             if not wanted(envelope.data) or envelope.id in seen:
                 return False
             seen.add(envelope.id)
