@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from starlette.requests import Request
@@ -13,7 +13,9 @@ from services.kit.http import NotInternalError, error_response, internal_caller
 from services.mcp_broker.clients.connection import ServerState
 
 
-def api_routes(states: Callable[[], Iterable[ServerState]], *, token: str) -> list[BaseRoute]:
+def api_routes(
+    states: Callable[[], Awaitable[Iterable[ServerState]]], *, token: str
+) -> list[BaseRoute]:
     """Return `GET /v1/mcp/servers`; without the internal token it answers 401."""
 
     async def list_servers(request: Request) -> Response:
@@ -21,7 +23,8 @@ def api_routes(states: Callable[[], Iterable[ServerState]], *, token: str) -> li
             internal_caller(request, token=token)
         except NotInternalError:
             return error_response(401, "This route is for services only.", code="invalid_token")
-        return JSONResponse({"object": "list", "data": [_server(state) for state in states()]})
+        found = await states()
+        return JSONResponse({"object": "list", "data": [_server(state) for state in found]})
 
     return [Route("/v1/mcp/servers", list_servers, methods=["GET"])]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -27,6 +29,7 @@ from services.mcp_broker.store import PostgresCalls
 from services.mcp_broker.subscribers import commands
 
 NAME = "mcp_broker"
+_LISTING_SECONDS = 5.0
 _TRANSIENT = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 
 
@@ -114,7 +117,8 @@ def _readiness(engine: AsyncEngine, consumers: Consumers) -> dict[str, Probe]:
 
 def _http(settings: McpBrokerSettings, servers: ServerPool, health: Health) -> HttpServer:
     token = settings.antiphon_internal_token.get_secret_value()
-    routes = [*health_routes(health), *api_routes(servers.states, token=token)]
+    listing = partial(servers.listing, seconds=_LISTING_SECONDS)
+    routes = [*health_routes(health), *api_routes(listing, token=token)]
     return HttpServer(
         Starlette(routes=routes),
         host=settings.host,

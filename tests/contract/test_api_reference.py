@@ -39,7 +39,7 @@ def served() -> set[str]:
         *FilesApi(NOTHING, token="", idle_seconds=1).routes(),
         *WebhooksApi(NOTHING, NOTHING, token="", wake=NOTHING).routes(),
         *create_app(NOTHING, token="", health=health_routes(Health())).routes,
-        *api_routes(list, token=""),
+        *api_routes(NOTHING, token=""),
     ]
     found = {f"POST {CREATE_PATH}"}
     for route in routes:

@@ -113,7 +113,7 @@ def forwarded() -> set[str]:
         *ArtifactsApi(NOTHING, token="").routes(),
         *FilesApi(NOTHING, token="", idle_seconds=1).routes(),
         *costs_app(NOTHING, token="", health=[]).routes,
-        *mcp_routes(list, token=""),
+        *mcp_routes(NOTHING, token=""),
         *WebhooksApi(NOTHING, NOTHING, token="", wake=lambda: None).routes(),
     ]
     found = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,6 +42,7 @@ _CLIENT = Implementation(name="antiphon", version="0.1.0")
 _BACKOFF = Backoff(first_seconds=0.2, longest_seconds=15.0)
 _MAX_FAILURES = 20  # beyond it the pause no longer grows
 _STABLE_SECONDS = 10.0
+# Beyond the time to connect: for the first list of tools, and the pause after a loss.
 _GRACE_SECONDS = 5.0
 _CALM_SECONDS = 0.1
 _ERROR_CHARACTERS = 300
@@ -93,6 +95,7 @@ class ServerConnection:
     async def stop(self) -> None:
         """Disconnect; a child process is gone when this returns."""
         await self._tasks.stop()
+        self._decided.set()  # there will be no further attempt to wait for
 
     def alive(self) -> bool:
         """Whether the session is looked after, be it connected or not."""
@@ -120,14 +123,22 @@ class ServerConnection:
         finally:
             self._waiting -= 1
 
+    async def decided(self) -> None:
+        """Return when the first attempt to connect after a start or a loss has ended.
+
+        All callers wait for the same attempt, no longer than it may take; cancel it as you like.
+        """
+        # A timer for each call would be one too many where there is nothing to wait for.
+        if self._decided.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.connect_timeout_seconds + _GRACE_SECONDS):
+                await self._decided.wait()
+
     async def _connected(self) -> Client:
         if self._client is None:
-            # The first attempt after a start or a loss most often succeeds: worth a short wait.
-            try:
-                async with asyncio.timeout(_GRACE_SECONDS):
-                    await self._decided.wait()
-            except TimeoutError:
-                pass
+            # That attempt most often succeeds, after a restart of the broker above all.
+            await self.decided()
         if self._client is None:
             raise ToolCallFailedError("unavailable", self.state.error or "not connected")
         return self._client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,6 +47,17 @@ class ServerPool:
     def states(self) -> list[ServerState]:
         """Return every server as it is now, in the order of the file."""
         return [connection.state for connection in self._connections.values()]
+
+    async def listing(self, *, seconds: float) -> list[ServerState]:
+        """Return the states once every first attempt to connect has ended, or that time is over.
+
+        Else a listing just after a start would call away what is only not connected yet.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for connection in self._connections.values():
+                    await connection.decided()
+        return self.states()
 
     def knows(self, label: str, tool: str) -> bool:
         """Whether that server has that tool."""

@@ -27,6 +27,13 @@ def traces(label: str = "traces", **more: Any) -> ServerConfig:
     )
 
 
+def gated(gate: Path, **more: Any) -> ServerConfig:
+    """Return our own tool server as a child process that answers once a file exists."""
+    script = f'while [ ! -e "{gate}" ]; do sleep 0.02; done; exec "$0" "$@"'
+    args = ("-c", script, sys.executable, TOOL_SERVER, "stdio")
+    return ServerConfig(label="traces", transport="stdio", command="sh", args=args, **more)
+
+
 def everything(command: Sequence[str], **more: Any) -> ServerConfig:
     """Return `server-everything` as a child process."""
     program, *args = command

@@ -11,6 +11,10 @@ from uuid import uuid4
 
 import pytest
 
+from services.kit.clock import SystemClock
+from services.mcp_broker.clients import connection
+from services.mcp_broker.clients.pool import ServerPool
+from services.mcp_broker.domain import Limits
 from services.mcp_broker.errors import ToolCallFailedError
 from services.mcp_broker.servers_file import ServerConfig
 from tests.integration.mcp_broker.servers import (
@@ -18,6 +22,7 @@ from tests.integration.mcp_broker.servers import (
     connected,
     everything,
     free_port,
+    gated,
     kill,
     processes,
     serving,
@@ -81,6 +86,52 @@ async def test_the_time_server_answers(python: str) -> None:
     )
     async with connected(config) as server:
         assert "UTC" in await server.text("get_current_time", timezone="UTC")
+
+
+async def test_calls_before_the_first_connection_wait_for_the_same_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_GRACE_SECONDS", 0.0)
+    gate, notes, mark = tmp_path / "gate", tmp_path / "notes", marker()
+    async with connected(gated(gate, env=mark), wait=False) as server:
+        given_up, *calls = [
+            asyncio.create_task(server.text("note", path=str(notes), line=str(i)))
+            for i in range(51)
+        ]
+        await until(lambda: len(processes(mark["ANTIPHON_TEST_MARK"])) >= 1)
+        given_up.cancel()
+        assert (await asyncio.wait([given_up], timeout=5))[0]
+        assert not any(call.done() for call in calls)
+        gate.touch()
+        assert await asyncio.gather(*calls) == [f"noted {i}" for i in range(1, 51)]
+        assert [state.status for state in server.seen] == ["ready"]
+        assert len(processes(mark["ANTIPHON_TEST_MARK"])) == 1
+
+
+async def test_a_call_before_the_first_connection_fails_when_that_fails(tmp_path: Path) -> None:
+    config = gated(tmp_path / "never", connect_timeout_seconds=0.5)
+    async with connected(config, wait=False) as server:
+        with pytest.raises(ToolCallFailedError, match=r"no answer within 0\.5 s"):
+            await server.text("note", path=str(tmp_path / "x"), line="x")
+
+
+async def test_a_pool_stops_while_calls_and_a_listing_wait_for_a_connection(
+    tmp_path: Path,
+) -> None:
+    pool = ServerPool(
+        [gated(tmp_path / "never")],
+        clock=SystemClock(),
+        limits=Limits(output_bytes=1024, content_bytes=1024),
+        on_change=lambda _: None,
+    )
+    await pool.start()
+    call = asyncio.create_task(pool.call("traces", "note", {}))
+    assert [state.error for state in await pool.listing(seconds=0.1)] == ["not connected yet"]
+    async with asyncio.timeout(10):
+        await pool.stop()
+    with pytest.raises(ToolCallFailedError) as caught:
+        await call
+    assert caught.value.error == "unavailable"
 
 
 async def test_a_killed_child_comes_back_and_calls_go_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from infra.topics import apply
 from services.kit.clock import SystemClock
 from services.kit.ids import new_id
 from tests.integration.mcp_broker.calls import command
-from tests.integration.mcp_broker.servers import TOOL_SERVER, free_port, until
+from tests.integration.mcp_broker.servers import TOOL_SERVER, free_port, gated, until
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token-between-services"
@@ -299,3 +300,33 @@ async def test_a_call_that_was_cut_short_is_run_again_by_the_next_broker(
         assert (await bench.answer(late)).error == "timeout"
     assert notes.read_text() == "cut\ncut\n"
     assert overdue.read_text() == "late\n"
+
+
+async def test_calls_to_a_restarted_broker_wait_until_its_servers_are_connected(
+    bench: Bench, tmp_path: Path
+) -> None:
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    server = gated(gate)
+    args = ", ".join(json.dumps(arg) for arg in server.args)
+    bench.file.write_text(
+        f'[[servers]]\nlabel = "traces"\ntransport = "stdio"\ncommand = "sh"\nargs = [{args}]\n'
+    )
+    gate.touch()
+    before = command("note", {"path": str(notes), "line": "before"})
+    async with bench.broker():
+        await bench.ask(before)
+        assert (await bench.answer(before)).error is None
+    gate.unlink()
+    async with bench.broker():
+        # Longer than the broker gives a server beyond its time to connect.
+        hasty = command("note", {"path": str(notes), "line": "hasty"}, seconds=6)
+        patient = [command("note", {"path": str(notes), "line": str(i)}) for i in range(5)]
+        await bench.ask(hasty, *patient)
+        assert (await bench.answer(hasty)).error == "timeout"
+        assert not any(bench.answers(asked) for asked in patient)
+        listing = asyncio.create_task(bench.get("/v1/mcp/servers"))
+        gate.touch()
+        assert [(await bench.answer(asked)).error for asked in patient] == [None] * 5
+        _, listed = await listing
+    assert '"status": "ready"' in json.dumps(listed)
+    assert sorted(notes.read_text().split()) == ["0", "1", "2", "3", "4", "before"]
