@@ -34,6 +34,7 @@ from services.kit.runtime import Runtime, run_service
 
 SERVICE = "artifacts"
 _PACE_SECONDS = 0.1
+_AT_THE_START = Backoff(attempts=10, within_seconds=60.0)
 
 
 class _Storage:
@@ -44,7 +45,7 @@ class _Storage:
         self._engine = engine
 
     async def start(self) -> None:
-        await retry(self._blobs.check, on=(OSError,), backoff=Backoff(attempts=10))
+        await retry(self._blobs.check, on=(OSError,), backoff=_AT_THE_START)
 
     async def stop(self) -> None:
         await self._engine.dispose()

@@ -28,7 +28,7 @@ MAX_POLL_INTERVAL_MS = 3_600_000
 OUTAGES = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 """What a part that is away for a while makes of our calls."""
 _STOP_SECONDS = 5.0
-_PATIENT = Backoff(attempts=1_800, longest_seconds=2.0)
+_PATIENT = Backoff(attempts=1_800, longest_seconds=2.0, within_seconds=3_600.0)
 """An hour: an outage heals without a restart, a part that never comes back is not waited for."""
 
 

@@ -30,7 +30,7 @@ _NOT_YET = (
     GroupLoadInProgressError,
     NotCoordinatorForGroupError,
 )
-_PATIENT = Backoff(attempts=20, longest_seconds=1.0)
+_PATIENT = Backoff(attempts=20, longest_seconds=1.0, within_seconds=60.0)
 """A broker that has just started finds groups after some seconds."""
 _MOST_NOTE_CHARACTERS = 4_000
 """Kafka keeps 4,096 bytes beside an offset."""

@@ -12,7 +12,7 @@ from opentelemetry import metrics, trace
 
 from contracts.tools import CallMcpToolV1, ToolResultV1
 from services.kit.clock import Clock
-from services.kit.retry import Backoff, retry
+from services.kit.retry import TWO_MINUTES, retry
 from services.kit.tasks import TaskSet
 from services.kit.telemetry import span_from
 from services.mcp_broker.domain import Outcome, failure, parse_arguments
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 EXECUTOR = "mcp_broker"
 SWEEP_LIMIT = 100
 PURGE_LIMIT = 5_000
-_PATIENCE = Backoff(attempts=40, longest_seconds=2.0)
 Result = TypeVar("Result")
 
 
@@ -254,7 +253,7 @@ class Broker:
         await self._records.mark_answered([command.call_id])
 
     async def _patiently(self, action: Callable[[], Awaitable[Result]]) -> Result:
-        return await retry(action, on=self._policy.transient, backoff=_PATIENCE)
+        return await retry(action, on=self._policy.transient, backoff=TWO_MINUTES)
 
     def _measure(self, command: CallMcpToolV1, outcome: Outcome, latency_ms: float) -> None:
         # Names that a model made up would be a series each.

@@ -17,7 +17,7 @@ from services.kit.claimcheck import check_in
 from services.kit.clock import Clock
 from services.kit.codec import Stamp, encode
 from services.kit.producer import Producer
-from services.kit.retry import Backoff, retry
+from services.kit.retry import TWO_MINUTES, retry
 from services.kit.together import Together
 from services.worker.domain import Job
 from services.worker.providers.client import UpstreamClient
@@ -27,7 +27,6 @@ from services.worker.tools.plan import ToolPlan, plan_tools
 
 logger = logging.getLogger(__name__)
 _GATHER_SECONDS = 0.015
-_FACT_BACKOFF = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class KafkaFacts:
                 self._blobs, key=f"{job.response_id}-response-{job.attempt}", payload=response
             ),
             on=(OSError,),
-            backoff=_FACT_BACKOFF,
+            backoff=TWO_MINUTES,
         )
         raw = (
             {"response": response}
@@ -91,7 +90,7 @@ class KafkaFacts:
         await retry(
             lambda: self._send_once(value, job.response_id),
             on=(KafkaError,),
-            backoff=_FACT_BACKOFF,
+            backoff=TWO_MINUTES,
         )
 
 

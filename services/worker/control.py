@@ -20,7 +20,7 @@ from services.kit.tail import Tail
 from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
-_CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0)
+_CANCEL_BACKOFF = Backoff(attempts=30, longest_seconds=2.0, within_seconds=60.0)
 _AT_ONCE = 500
 
 

@@ -13,12 +13,11 @@ from contracts.packs import Entry, Flag, encode_pack
 from contracts.topics import CLAIM_CHECK_BYTES, RESPONSES_EVENTS
 from services.kit.blobs.store import BlobStore
 from services.kit.producer import Producer
-from services.kit.retry import Backoff, retry
+from services.kit.retry import TWO_MINUTES, retry
 from services.kit.tasks import TaskSet
 
 _PACK_BYTES = 1024 * 1024
 _MARK = b": taken over\n\n"
-_SEND_BACKOFF = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)
 
 _Part = tuple[int, int, bytes]
 SendPack = Callable[[bytes], Awaitable[None]]
@@ -243,4 +242,4 @@ class Outbox:
         )
 
     async def _insist(self, action: Callable[[], Awaitable[None]]) -> None:
-        await retry(action, on=(KafkaError, OSError), backoff=_SEND_BACKOFF)
+        await retry(action, on=(KafkaError, OSError), backoff=TWO_MINUTES)

@@ -12,11 +12,10 @@ from contracts.responses import ClaimCheck
 from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in, check_out
 from services.kit.consumer import OUTAGES
-from services.kit.retry import Backoff, retry
+from services.kit.retry import TWO_MINUTES, retry
 from services.worker.checkpoints.state import Row, State, decode, encode
 from services.worker.errors import LeaseLostError
 
-_PATIENT = Backoff(attempts=60, first_seconds=0.05, longest_seconds=2.0)
 _CLAIM = b'{"claim":'
 
 
@@ -60,7 +59,7 @@ class Checkpoints:
         # Not under the same name as an earlier one, which its row may still point to.
         key = f"{response_id}-checkpoint-{attempt}-{getattr(state, 'turns', 0)}"
         claim = await retry(
-            lambda: check_in(self._blobs, key=key, payload=raw), on=(OSError,), backoff=_PATIENT
+            lambda: check_in(self._blobs, key=key, payload=raw), on=(OSError,), backoff=TWO_MINUTES
         )
         if claim is not None:
             raw = orjson.dumps({"claim": claim.model_dump()})
@@ -72,7 +71,7 @@ class Checkpoints:
         """Return what earlier attempts left, which can't write any more; raises as `save` does."""
         self._on_written(response_id)
         raw = await retry(
-            lambda: self._store.take_over(response_id, attempt), on=OUTAGES, backoff=_PATIENT
+            lambda: self._store.take_over(response_id, attempt), on=OUTAGES, backoff=TWO_MINUTES
         )
         if raw is not None and raw.startswith(_CLAIM):
             claim = ClaimCheck.model_validate(orjson.loads(raw)["claim"])
@@ -92,7 +91,9 @@ class Checkpoints:
     async def _write_batch(self, batch: _Batch) -> set[str]:
         async with self._turn:
             self._gathering = None
-            return await retry(lambda: self._store.save(batch.rows), on=OUTAGES, backoff=_PATIENT)
+            return await retry(
+                lambda: self._store.save(batch.rows), on=OUTAGES, backoff=TWO_MINUTES
+            )
 
 
 def _look(task: asyncio.Task[Any]) -> None:

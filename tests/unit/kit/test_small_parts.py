@@ -76,6 +76,77 @@ async def test_a_retry_ends_with_the_last_error_when_the_attempts_are_used_up() 
     assert calls == 3
 
 
+async def test_a_retry_cuts_what_hangs_when_its_time_is_over_and_tells_the_last_error() -> None:
+    cut = 0
+
+    async def fail_then_hang() -> None:
+        nonlocal cut
+        if not cut:
+            cut = 1
+            raise OSError("refused")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cut += 1
+            raise
+
+    backoff = Backoff(attempts=1_000, first_seconds=0.0, within_seconds=0.1)
+    for on in ((OSError,), (ConnectionError, OSError), (OSError, TimeoutError)):
+        cut = 0
+        with pytest.raises(OSError, match="refused"):
+            async with asyncio.timeout(5):
+                await retry(fail_then_hang, on=on, backoff=backoff)
+        assert cut == 2
+
+
+async def test_no_try_begins_when_the_time_is_over() -> None:
+    calls = 0
+
+    async def fail() -> None:
+        nonlocal calls
+        calls += 1
+        raise KeyError(calls)
+
+    with pytest.raises(KeyError, match="1"):
+        await retry(
+            fail,
+            on=(KeyError,),
+            backoff=Backoff(first_seconds=60.0, longest_seconds=60.0, within_seconds=1.0),
+        )
+    assert calls == 1
+
+
+async def test_a_timeout_of_the_action_itself_is_not_that_of_the_retry() -> None:
+    calls = 0
+
+    async def time_out() -> None:
+        nonlocal calls
+        calls += 1
+        raise KeyError if calls == 1 else TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        await retry(
+            time_out, on=(KeyError,), backoff=Backoff(first_seconds=0.0, within_seconds=60.0)
+        )
+
+
+async def test_who_cancels_a_retry_cancels_the_try_under_way() -> None:
+    tried = asyncio.Event()
+
+    async def fail_then_hang() -> None:
+        if not tried.is_set():
+            tried.set()
+            raise KeyError
+        await asyncio.Event().wait()
+
+    backoff = Backoff(first_seconds=0.0, within_seconds=60.0)
+    task = asyncio.create_task(retry(fail_then_hang, on=(KeyError,), backoff=backoff))
+    await tried.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_other_errors_are_not_tried_again() -> None:
     calls = 0
 

@@ -62,8 +62,15 @@ class Claims(DiskBlobs):
     def __init__(self) -> None:
         super().__init__(Path("/nowhere"))
         self.kept: dict[str, bytes] = {}
+        self.asked = 0
+        self.hangs = False
 
     async def put(self, key: str, data: bytes, *, content_type: str) -> None:
+        self.asked += 1
+        if self.hangs and self.asked == 1:
+            raise OSError("the object store does not answer in time")
+        if self.hangs:
+            await asyncio.Event().wait()
         self.kept[key] = data
 
 
@@ -92,8 +99,8 @@ async def sending(*, failures: int = 0, bound: int = 1 << 24) -> AsyncIterator[S
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    backoff = Backoff(attempts=4, first_seconds=0.0, longest_seconds=0.0)
-    monkeypatch.setattr("services.worker.outbox._SEND_BACKOFF", backoff)
+    backoff = Backoff(attempts=4, first_seconds=0.0, longest_seconds=0.0, within_seconds=0.5)
+    monkeypatch.setattr("services.worker.outbox.TWO_MINUTES", backoff)
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,6 +204,18 @@ async def test_a_pack_that_can_not_be_sent_is_fatal() -> None:
             while not made.fatal:  # noqa: ASYNC110 - a callback sets no event
                 await asyncio.sleep(0)
         assert isinstance(made.fatal[0], KafkaTimeoutError)
+
+
+async def test_a_store_that_hangs_is_fatal_when_the_time_is_over() -> None:
+    async with sending() as made:
+        made.claims.hangs = True
+        made.stream().write(BIG)
+        async with asyncio.timeout(5):
+            while not made.fatal:  # noqa: ASYNC110 - a callback sets no event
+                await asyncio.sleep(0.01)
+        assert isinstance(made.fatal[0], OSError)
+        assert str(made.fatal[0]) == "the object store does not answer in time"
+        assert made.claims.asked == 2
 
 
 async def test_nothing_counts_as_sent_before_it_is_acknowledged() -> None:
