@@ -83,7 +83,8 @@ INTAKE: Words = {
     "Above it the stream is cut; the reader can resume.",
     "response_timeout_seconds": "How long a JSON request waits; above it 504, "
     "and the response goes on.",
-    "accept_timeout_seconds": "How long Kafka may take to acknowledge a request; above it 503.",
+    "accept_timeout_seconds": "How long Kafka may take to acknowledge a request, and the database "
+    "to answer what a client waits for; above it 503.",
     "idempotency_seconds": "How long an `Idempotency-Key` is kept.",
     "projection_wait_seconds": "How long a read waits for a response of the last minute "
     "that is not in the database yet.",

@@ -9,7 +9,7 @@ from sqlalchemy import Boolean, Column, DateTime, Integer, Table, Text, case, se
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.domain import AcceptedRow, FinishedRow, StoredResponse
-from services.kit.database import metadata
+from services.kit.database import TimedEngine, metadata
 from services.kit.direct import DirectStatements
 
 METADATA = metadata("intake")
@@ -129,10 +129,14 @@ _ANY_DELETED = text("""
 
 
 class ResponseStore:
-    """The projection. Writes may come in any order and any number of times."""
+    """The projection. Writes may come in any order and any number of times.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    What clients wait for raises `TimeoutError` after `answer_seconds`; what is projected does not.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, answer_seconds: float | None = None) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._timed = TimedEngine(self._engine, seconds=answer_seconds)
         self._direct = DirectStatements(engine)
 
     async def accepted(self, rows: Sequence[AcceptedRow]) -> None:
@@ -152,7 +156,7 @@ class ResponseStore:
 
     async def cancelled(self, response_id: str) -> None:
         """Let an unfinished response be cancelled, whatever its worker still states. Idempotent."""
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             await connection.execute(_CANCELLED, {"response_id": response_id})
 
     async def deleted(self, owners: Sequence[tuple[str, str, str]]) -> None:
@@ -162,7 +166,7 @@ class ResponseStore:
 
     async def any_deleted(self, response_ids: Sequence[str]) -> bool:
         """Whether one of these responses was deleted."""
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             found = await connection.execute(_ANY_DELETED, {"ids": list(response_ids)})
             return bool(found.scalar_one())
 
@@ -183,7 +187,7 @@ class ResponseStore:
             | RESPONSES.c.response.is_not(None)
             | RESPONSES.c.deleted_at.is_not(None),
         )
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else StoredResponse(*tuple(row))
 
@@ -193,7 +197,7 @@ class ResponseStore:
         Empty when the response does not exist; one that was deleted further back is there without
         its content.
         """
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             rows = await connection.execute(
                 _CHAIN, {"response_id": response_id, "project": project, "most": most}
             )

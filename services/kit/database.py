@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.kit.codec import dumps
 
@@ -44,6 +48,31 @@ def create_engine(database_url: str, *, pool_size: int, name: str) -> AsyncEngin
             "server_settings": {"application_name": f"antiphon-{name}", "jit": "off"},
         },
     )
+
+
+class TimedEngine:
+    """Connections of an engine for statements that a client waits for.
+
+    Room in the pool, connecting and all statements of one connection together may take `seconds`,
+    without a bound but the engine's own if None. `TimeoutError` comes after that; the connection is
+    given up, since nobody knows whether its statement is still run, and the pool makes another.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, seconds: float | None) -> None:
+        self._engine = engine
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """Return a connection, as the engine's `connect` does."""
+        async with asyncio.timeout(self._seconds), self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Return a connection in a transaction, as the engine's `begin` does."""
+        async with asyncio.timeout(self._seconds), self._engine.begin() as connection:
+            yield connection
 
 
 def refuses_values(error: DBAPIError) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.local.credentials import Credentials
@@ -77,11 +77,25 @@ class Stack:
     def paused(self, name: str) -> Iterator[None]:
         """Stop a part from doing anything within the block, as a machine that hangs."""
         pid = self.pid(name)
+        # The parent first: it makes no further children then.
         os.kill(pid, signal.SIGSTOP)
+        processes = [pid, *_children(pid)]
         try:
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
+
+def _children(parent: int) -> Iterator[int]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                status = (folder / "status").read_text()
+                if f"\nPPid:\t{parent}\n" in status:
+                    yield int(folder.name)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from services.intake.domain import Conversation
 from services.intake.errors import conversation_not_found, item_not_found
 from services.intake.items.item import Identified, usable_id
 from services.intake.items.listing import ListQuery, unknown_cursor
+from services.kit.database import TimedEngine
 
 _COLUMNS = "conversation_id, project, key_id, metadata, created_at"
 _CREATE = text(f"""
@@ -60,39 +61,42 @@ _DELETE_ITEM = text("""
 
 
 class ConversationStore:
-    """The owner's side of conversations. Every method is one transaction; 404 as `ApiError`."""
+    """The owner's side of conversations. Every method is one transaction; 404 as `ApiError`.
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    What takes longer than `answer_seconds` raises `TimeoutError`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, answer_seconds: float | None = None) -> None:
+        self._timed = TimedEngine(engine, seconds=answer_seconds)
 
     async def create(self, conversation: Conversation, items: Sequence[Identified]) -> None:
         """Add a conversation with its first items."""
         row = {name: getattr(conversation, name) for name in conversation.__slots__}
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             await connection.execute(_CREATE, row)
             await _append(connection, conversation.conversation_id, items)
 
     async def get(self, conversation_id: str, *, project: str) -> Conversation:
         """Return a conversation of the project."""
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             return await _get(connection, conversation_id, project)
 
     async def update(self, conversation_id: str, *, project: str, metadata: str) -> Conversation:
         """Replace the metadata and return the conversation."""
         values = {"conversation_id": conversation_id, "project": project, "metadata": metadata}
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             return _found((await connection.execute(_UPDATE, values)).first(), conversation_id)
 
     async def delete(self, conversation_id: str, *, project: str) -> None:
         """Remove a conversation, its items and its turns."""
         values = {"conversation_id": conversation_id, "project": project}
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             if (await connection.execute(_DELETE, values)).first() is None:
                 raise conversation_not_found(conversation_id)
 
     async def add(self, conversation_id: str, *, project: str, items: Sequence[Identified]) -> None:
         """Add items at the end; `ApiError` (400) for one that is there already."""
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             await lock(connection, conversation_id, project)
             ids = [entry.item_id for entry in items]
             await refuse_duplicates(connection, conversation_id, ids, param="items")
@@ -104,7 +108,7 @@ class ConversationStore:
         """Return one page of items and whether there are more; 400 for an unknown `after`."""
         values: dict[str, Any] = {"conversation_id": conversation_id, "turn": None}
         values.update(position=None, most=query.limit + 1)
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             await _get(connection, conversation_id, project)
             if query.after is not None:
                 values.update(await _place(connection, conversation_id, query.after))
@@ -115,7 +119,7 @@ class ConversationStore:
     async def item(self, conversation_id: str, item_id: str, *, project: str) -> Identified:
         """Return one item."""
         values = {"conversation_id": conversation_id, "item_id": item_id}
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             await _get(connection, conversation_id, project)
             row = (await connection.execute(_ITEM, values)).first()
         if row is None:
@@ -127,7 +131,7 @@ class ConversationStore:
     ) -> Conversation:
         """Remove an item and return its conversation."""
         values = {"conversation_id": conversation_id, "item_id": item_id}
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             conversation = await _get(connection, conversation_id, project)
             if (await connection.execute(_DELETE_ITEM, values)).first() is None:
                 raise item_not_found(item_id)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.intake.domain import NewTurn, TurnEnd
 from services.intake.errors import conversation_not_found, duplicate_item, history_too_large
 from services.intake.items.item import Identified, identified
+from services.kit.database import TimedEngine
 
 _LOCK = text("""
     SELECT 1 FROM intake.conversations
@@ -133,12 +134,22 @@ async def append(
 
 
 class TurnStore:
-    """Who may speak next in a conversation, and what was said when a response has ended."""
+    """Who may speak next in a conversation, and what was said when a response has ended.
+
+    What clients wait for raises `TimeoutError` after `answer_seconds`; what is projected does not.
+    """
 
     def __init__(
-        self, engine: AsyncEngine, *, reserved_seconds: float, run_seconds: float, max_bytes: int
+        self,
+        engine: AsyncEngine,
+        *,
+        reserved_seconds: float,
+        run_seconds: float,
+        max_bytes: int,
+        answer_seconds: float | None = None,
     ) -> None:
         self._engine = engine
+        self._timed = TimedEngine(engine, seconds=answer_seconds)
         self._reserved = timedelta(seconds=reserved_seconds)
         self._run = timedelta(seconds=run_seconds)
         self._max_bytes = max_bytes
@@ -152,7 +163,7 @@ class TurnStore:
         """
         conversation = {"conversation_id": turn.conversation_id}
         since = {"run_since": now - self._run, "reserved_since": now - self._reserved}
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             await lock(connection, turn.conversation_id, turn.project)
             if (await connection.execute(_TAKEN, {**conversation, **since})).first() is not None:
                 return None
@@ -168,7 +179,7 @@ class TurnStore:
 
     async def abandon(self, response_id: str) -> None:
         """Give the turn of a response back that was refused after all. Idempotent."""
-        async with self._engine.begin() as connection:
+        async with self._timed.begin() as connection:
             await connection.execute(_ABANDON, {"response_id": response_id})
 
     async def accepted(self, response_ids: Sequence[str], *, now: datetime) -> None:
@@ -184,7 +195,7 @@ class TurnStore:
 
     async def open(self, conversation_id: str) -> list[str]:
         """Return the responses whose turns in a conversation have not ended."""
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             found = await connection.execute(_OPEN_IDS, {"conversation_id": conversation_id})
             return list(found.scalars())
 
@@ -211,6 +222,6 @@ class TurnStore:
 
     async def before(self, response_id: str) -> list[Identified]:
         """Return the items that preceded a response in its conversation, as far as they remain."""
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             rows = await connection.execute(_BEFORE, {"response_id": response_id})
             return [Identified(item_id, orjson.loads(item)) for item_id, item in rows]

@@ -6,6 +6,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.idempotency.service import KeyClaim, KeyHolder
+from services.kit.database import TimedEngine
 
 # A key that is too old is anybody's. One whose command is not known to be on the log after a while
 # is taken over, but keeps its response: whoever sends that command again sends the same.
@@ -59,12 +60,21 @@ _FORGET = text("""
 
 
 class IdempotencyStore:
-    """Who has which key. Every method is one statement, a transaction by itself."""
+    """Who has which key. Every method is one statement, a transaction by itself.
+
+    All but `forget` raise `TimeoutError` when it takes longer than `answer_seconds`.
+    """
 
     def __init__(
-        self, engine: AsyncEngine, *, keep_seconds: float, patience_seconds: float
+        self,
+        engine: AsyncEngine,
+        *,
+        keep_seconds: float,
+        patience_seconds: float,
+        answer_seconds: float | None = None,
     ) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._timed = TimedEngine(self._engine, seconds=answer_seconds)
         self._keep_seconds = keep_seconds
         self._patience_seconds = patience_seconds
 
@@ -81,7 +91,7 @@ class IdempotencyStore:
             "keep_seconds": self._keep_seconds,
             "patience_seconds": self._patience_seconds,
         }
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             row = (await connection.execute(_TAKE, values)).first()
         return None if row is None else KeyHolder(*tuple(row))
 
@@ -104,7 +114,7 @@ class IdempotencyStore:
             return (await connection.execute(_FORGET, values)).rowcount
 
     async def _do(self, statement: TextClause, values: dict[str, object]) -> None:
-        async with self._engine.connect() as connection:
+        async with self._timed.connect() as connection:
             await connection.execute(statement, values)
 
 

@@ -35,7 +35,9 @@ class History:
 def wire_history(shared: Shared) -> History:
     """Wire what is read before a request can go to a worker."""
     settings, clock = shared.settings, shared.clock
-    store = ResponseStore(shared.engine)
+    # A database that hangs is refused as late as a log that does.
+    answer_seconds = settings.accept_timeout_seconds
+    store = ResponseStore(shared.engine, answer_seconds=answer_seconds)
     progress = GroupProgress(
         settings.kafka_bootstrap,
         group="intake",
@@ -49,9 +51,10 @@ def wire_history(shared: Shared) -> History:
         reserved_seconds=6 * settings.accept_timeout_seconds,
         run_seconds=settings.response_timeout_seconds,
         max_bytes=settings.max_history_bytes,
+        answer_seconds=answer_seconds,
     )
     turns = TurnTaker(turn_store, clock, wait_seconds=settings.projection_wait_seconds)
-    conversation_store = ConversationStore(shared.engine)
+    conversation_store = ConversationStore(shared.engine, answer_seconds=answer_seconds)
     files = _request_files(shared)
     return History(
         store=store,

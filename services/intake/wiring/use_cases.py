@@ -53,6 +53,7 @@ def wire_use_cases(
         shared.engine,
         keep_seconds=settings.idempotency_seconds,
         patience_seconds=_IDEMPOTENCY_PATIENCE_SECONDS,
+        answer_seconds=settings.accept_timeout_seconds,
     )
     return UseCases(
         responses=responses,
