@@ -79,6 +79,8 @@ INTAKE: Words = {
     "more than its share of them; above it 429.",
     "max_buffered_bytes": "Most bytes of events that wait in memory for all clients together; "
     "above it those that are furthest behind are cut off.",
+    "max_log_reads": "Most streams that are read from the log at once for clients that resume, "
+    "each with a Kafka consumer of its own; others wait, then 503.",
     "max_stream_buffer_bytes": "What may wait for a slow reader of a stream. "
     "Above it the stream is cut; the reader can resume.",
     "response_timeout_seconds": "How long a JSON request waits; above it 504, "
@@ -131,6 +133,8 @@ WORKER: Words = {
     "drain_seconds": "How long running responses may go on after a stop was asked for.",
     "max_attempts": "How often a response is begun before it ends as failed.",
     "tick_ms": "Least time between two packs to one partition.",
+    "max_log_reads": "Most responses of dead workers that are read back from the log at once, each "
+    "with a Kafka consumer of its own; others wait.",
     "pending_bytes": "Bytes that may wait for one partition before upstreams are read slower.",
     "max_file_bytes": "Most bytes of files that requests name, as base64 in memory, for all "
     "responses that run; others wait. Plan about three times as much memory.",

@@ -38,6 +38,7 @@ class IntakeSettings(ServiceSettings):
     fair_share_from: float = Field(0.8, gt=0, le=1)
     max_buffered_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     max_stream_buffer_bytes: int = Field(4 * 1024 * 1024, ge=64 * 1024)
+    max_log_reads: int = Field(32, ge=1)
     response_timeout_seconds: float = Field(1_800.0, gt=0)
     accept_timeout_seconds: float = Field(10.0, gt=0)
     projection_wait_seconds: float = Field(5.0, gt=0)

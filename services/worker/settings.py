@@ -34,6 +34,7 @@ class WorkerSettings(ServiceSettings):
     lease_seconds: float = Field(10.0, gt=1)
     sweep_seconds: float = Field(2.0, gt=0)
     tick_ms: float = Field(5.0, ge=0, le=1_000)
+    max_log_reads: int = Field(16, ge=1)
     pending_bytes: int = Field(16 * 1024 * 1024, ge=1024 * 1024)
     max_file_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024)
     max_event_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024)

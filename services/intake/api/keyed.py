@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from services.intake.accepted import Accepted, Answer
 from services.intake.admission.keys import ApiKey
 from services.intake.api.create import DONE, RESUME
+from services.intake.api.event_stream import EventStream
 from services.intake.errors import overloaded
 from services.intake.idempotency.service import Idempotency, Replay
 from services.intake.kept import KeptResponses
 from services.intake.streaming.followers import DrainedError, SlowReaderError
+from services.intake.streaming.log_reads import LogRead
 
 _REPLAYED = {"idempotent-replayed": "true"}
 
@@ -59,15 +61,15 @@ class KeyedCreate:
         return _json(await self._idempotency.answer(accepted))
 
     def _stream(self, replay: Replay) -> Response:
-        events = self._idempotency.events(replay)
+        self._idempotency.refuse_forgotten(replay)
         response_id = replay.row.response_id
         note_finished = self._kept.reader.note_finished
 
-        async def blocks() -> AsyncIterator[bytes]:
+        async def blocks(read: LogRead) -> AsyncIterator[bytes]:
             # Whether there is a place was asked when it was accepted.
             self._open += 1
             try:
-                async with aclosing(events):
+                async with aclosing(self._idempotency.events(replay, read)) as events:
                     async for block in events:
                         yield block
                 note_finished(response_id)
@@ -79,8 +81,7 @@ class KeyedCreate:
             finally:
                 self._open -= 1
 
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **_REPLAYED}
-        return StreamingResponse(blocks(), media_type="text/event-stream", headers=headers)
+        return EventStream(blocks, self._idempotency.resumer.reads.begin, _REPLAYED)
 
 
 def _json(answer: Answer) -> Response:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from services.intake.admission.keys import ApiKey, ApiKeys
 from services.intake.api.create import DONE, RESUME
+from services.intake.api.event_stream import EventStream
 from services.intake.clients import ModelList
 from services.intake.errors import invalid, model_not_found
 from services.intake.kept import KeptResponses
 from services.intake.streaming.followers import DrainedError, SlowReaderError
+from services.intake.streaming.log_reads import LogRead
 from services.intake.streaming.resume import Resumer
 
 
@@ -53,9 +55,9 @@ class Routes:
                 param="stream",
             )
 
-        async def body() -> AsyncIterator[bytes]:
+        async def body(read: LogRead) -> AsyncIterator[bytes]:
             try:
-                async for block in self._resumer.events(row, after=after):
+                async for block in self._resumer.events(row, after=after, read=read):
                     yield block
             except SlowReaderError:
                 return
@@ -65,11 +67,7 @@ class Routes:
             self._kept.reader.note_finished(response_id)
             yield DONE
 
-        return StreamingResponse(
-            body(),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-        )
+        return EventStream(body, self._resumer.reads.begin)
 
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/responses/{id}/cancel`."""

@@ -23,6 +23,7 @@ from services.intake.errors import ApiError, response_not_found, restarting, too
 from services.intake.idempotency_errors import bad_key, forgotten, in_use, reused
 from services.intake.service import Responses
 from services.intake.streaming.followers import DrainedError
+from services.intake.streaming.log_reads import LogRead
 from services.intake.streaming.resume import Resumer
 from services.kit.ids import created_ms, new_id
 
@@ -197,7 +198,7 @@ class Idempotency:
             return Answer(holder.status, holder.error.encode())
         if row.response is not None and row.status != "failed":
             return Answer(HTTPStatus.OK, row.response.encode())
-        self._refuse_forgotten(replay)
+        self.refuse_forgotten(replay)
         try:
             async with asyncio.timeout(self.responses.bounds.response_seconds):
                 entry = await self.resumer.last(row)
@@ -213,13 +214,12 @@ class Idempotency:
         self.responses.reader.note_finished(row.response_id)
         return answer
 
-    def events(self, replay: Replay) -> AsyncGenerator[bytes, None]:
-        """Return the stream of the response from its start; raises `ApiError` (409), see above."""
-        self._refuse_forgotten(replay)
-        return self.resumer.events(replay.row, after=-1)
+    def events(self, replay: Replay, read: LogRead) -> AsyncGenerator[bytes, None]:
+        """Return the stream of a response that is not forgotten, from its start."""
+        return self.resumer.events(replay.row, after=-1, read=read)
 
-    def _refuse_forgotten(self, replay: Replay) -> None:
-        """What is not stored can be told as long as the log surely has it."""
+    def refuse_forgotten(self, replay: Replay) -> None:
+        """Raise `ApiError` (409) for what is not stored, once the log may not have it any more."""
         if replay.is_kept:
             return
         now_ms = self.responses.clock.now().timestamp() * 1000

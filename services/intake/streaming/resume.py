@@ -13,6 +13,7 @@ from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.domain import StoredResponse
 from services.intake.streaming.followers import HEARTBEAT, Follower, Hub, Hubs
+from services.intake.streaming.log_reads import LogRead, LogReads
 from services.intake.streaming.retelling import retell
 from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
@@ -25,30 +26,55 @@ _CLOCK_SLACK_MS = 60_000
 
 
 class Resumer:
-    """Gives any stored stream to any reader, from any event on."""
+    """Gives any stored stream to any reader, from any event on.
 
-    def __init__(self, hubs: Hubs, blobs: BlobStore, *, bootstrap: str, buffer_bytes: int) -> None:
+    `reads` bounds how many read the log at once; who follows what comes has left it.
+    """
+
+    def __init__(
+        self,
+        hubs: Hubs,
+        blobs: BlobStore,
+        reads: LogReads,
+        *,
+        bootstrap: str,
+        buffer_bytes: int,
+    ) -> None:
+        self.reads = reads
         self._hubs = hubs
         self._blobs = blobs
         self._bootstrap = bootstrap
         self._buffer_bytes = buffer_bytes
 
-    async def events(self, row: StoredResponse, *, after: int) -> AsyncGenerator[bytes, None]:
+    async def events(
+        self, row: StoredResponse, *, after: int, read: LogRead
+    ) -> AsyncGenerator[bytes, None]:
         """Yield blocks of whole SSE events with numbers above `after`, each number once.
 
-        Heartbeats come in between while the response is still running. Raises `SlowReaderError`,
-        and `DrainedError` when this process stops.
+        Heartbeats come in between while the response is still running. `read` is given back once
+        the log was read. Raises `SlowReaderError`, and `DrainedError` when this process stops.
         """
-        told = self._running(row, after) if row.response is None else self._finished(row, after)
-        async with aclosing(told):
-            async for block in told:
-                yield block
+        tell = self._running if row.response is None else self._finished
+        try:
+            async with aclosing(tell(row, after, read)) as told:
+                async for block in told:
+                    yield block
+        finally:
+            read.done()
 
     async def last(self, row: StoredResponse) -> Entry | None:
         """Return the last entry of a response, once it has ended; its payload may be a claim check.
 
-        None when it has ended and the log does not have it any more. Raises `DrainedError`.
+        None when it has ended and the log does not have it any more. Raises `DrainedError`, and
+        `ApiError` (503) when too many read the log.
         """
+        read = await self.reads.begin()
+        try:
+            return await self._last(row, read)
+        finally:
+            read.done()
+
+    async def _last(self, row: StoredResponse, read: LogRead) -> Entry | None:
         if row.response is not None:
             async with aclosing(self._on_log(row, end_offset=None)) as entries:
                 async for entry in entries:
@@ -59,7 +85,7 @@ class Resumer:
         follower = Follower(row.response_id, limit_bytes=self._buffer_bytes)
         hub.add(follower)
         try:
-            async with aclosing(self._joined(row, hub, follower)) as entries:
+            async with aclosing(self._joined(row, hub, follower, read)) as entries:
                 async for entry in entries:
                     if entry.flags & Flag.LAST:
                         return entry
@@ -67,7 +93,9 @@ class Resumer:
             hub.remove(follower)
         return None
 
-    async def _finished(self, row: StoredResponse, after: int) -> AsyncGenerator[bytes, None]:
+    async def _finished(
+        self, row: StoredResponse, after: int, read: LogRead
+    ) -> AsyncGenerator[bytes, None]:
         sent = after
         async with aclosing(self._on_log(row, end_offset=None)) as entries:
             first = True
@@ -87,18 +115,21 @@ class Resumer:
                     yield block
                 if entry.flags & Flag.LAST:
                     return
+        read.done()
         response = orjson.loads(row.response or b"{}")
         for block, number in retell(response, row.last_sequence_number, whole=sent < 0):
             if number > sent:
                 yield block
 
-    async def _running(self, row: StoredResponse, after: int) -> AsyncGenerator[bytes, None]:
+    async def _running(
+        self, row: StoredResponse, after: int, read: LogRead
+    ) -> AsyncGenerator[bytes, None]:
         hub = await self._hubs.of(row.events_partition)
         follower = Follower(row.response_id, limit_bytes=self._buffer_bytes)
         hub.add(follower)
         sent = after
         try:
-            async for entry in self._joined(row, hub, follower):
+            async for entry in self._joined(row, hub, follower, read):
                 for block, number in _blocks(await self._payload(entry), sent):
                     sent = number
                     yield block
@@ -108,7 +139,7 @@ class Resumer:
             hub.remove(follower)
 
     async def _joined(
-        self, row: StoredResponse, hub: Hub, follower: Follower
+        self, row: StoredResponse, hub: Hub, follower: Follower, read: LogRead
     ) -> AsyncGenerator[Entry, None]:
         """Yield what stands on the log, then what comes; the follower must be with the hub."""
         place = (0, -1)
@@ -116,6 +147,7 @@ class Resumer:
             async for entry in entries:
                 place = (entry.attempt, entry.index)
                 yield entry
+        read.done()
         while True:
             for entry in await follower.take():
                 # An attempt that the log has shut out may still write.

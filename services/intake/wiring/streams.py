@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.settings import IntakeSettings
 from services.intake.streaming.followers import Hubs
+from services.intake.streaming.log_reads import LogReads
 from services.intake.streaming.partition_seat import PartitionSeat
 from services.intake.streaming.resume import Resumer
 from services.intake.wiring.shared import Shared
@@ -36,6 +37,11 @@ async def wire_streams(shared: Shared) -> Streams:
     resumer = Resumer(
         hubs,
         shared.blobs,
+        LogReads(
+            most=settings.max_log_reads,
+            most_waiting=settings.max_open_requests,
+            wait_seconds=settings.accept_timeout_seconds,
+        ),
         bootstrap=settings.kafka_bootstrap,
         buffer_bytes=settings.max_stream_buffer_bytes,
     )

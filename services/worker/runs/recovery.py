@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range
 from services.worker import sse
-from services.worker.domain import TERMINAL
+from services.worker.domain import TERMINAL, Job
 from services.worker.errors import UpstreamError
 from services.worker.runs.outcome import ESTIMATED, via_of
 from services.worker.runs.output import OutputBuilder
@@ -133,3 +134,27 @@ async def delivered(
                         continue
                 seen.feed(entry, payload)
     return seen
+
+
+class ReadBack:
+    """Reads back what jobs told, `most` at once: each has a Kafka consumer of its own.
+
+    A worker that died leaves all its responses to others at the same time. Those that can't be read
+    yet wait in their order; their leases are renewed meanwhile.
+    """
+
+    def __init__(self, bootstrap: str, blobs: BlobStore, *, most: int) -> None:
+        self._bootstrap = bootstrap
+        self._blobs = blobs
+        self._room = asyncio.Semaphore(most)
+
+    async def __call__(self, job: Job) -> Delivered:
+        """Return what all attempts so far have put on the log; raises `KafkaError`."""
+        async with self._room:
+            return await delivered(
+                self._bootstrap,
+                self._blobs,
+                response_id=job.response_id,
+                partition=job.command.events_partition,
+                began_at=job.since,
+            )

@@ -13,7 +13,7 @@ from services.worker.clients import KafkaFacts, WorkerTools
 from services.worker.operations.answers import Answers, Vendor
 from services.worker.operations.runner import OperationRunner
 from services.worker.runs.attempts import Attempts, Limits
-from services.worker.runs.recovery import delivered
+from services.worker.runs.recovery import ReadBack
 from services.worker.seals import ItemSeals
 from services.worker.service import ResponseRunner
 from services.worker.settings import WorkerSettings
@@ -77,13 +77,7 @@ def wire_runners(shared: Shared, connections: Connections, mcp: McpTools) -> Run
         attempts=attempts,
         facts=KafkaFacts(shared.producer, shared.blobs, clock),
         clock=clock,
-        read_back=lambda job: delivered(
-            settings.kafka_bootstrap,
-            shared.blobs,
-            response_id=job.response_id,
-            partition=job.command.events_partition,
-            began_at=job.since,
-        ),
+        read_back=ReadBack(settings.kafka_bootstrap, shared.blobs, most=settings.max_log_reads),
         tracing=shared.tracing,
     )
     vendors = dict[str, Vendor](connections.vendors)

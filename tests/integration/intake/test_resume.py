@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,15 @@ from contracts.packs import Entry, Flag, encode_pack
 from contracts.topics import RESPONSES_EVENTS
 from infra.topics import apply
 from services.intake.domain import StoredResponse
+from services.intake.streaming import resume
 from services.intake.streaming.followers import Hubs
+from services.intake.streaming.log_reads import LogReads
 from services.intake.streaming.resume import Resumer
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.deadletters import DeadLetters
 from services.kit.ids import new_id
 from services.kit.producer import Producer
+from services.kit.tail import read_range
 
 PARTITION = 7
 TOPIC = RESPONSES_EVENTS.name
@@ -50,9 +53,13 @@ async def resuming(
     )
     await hubs.start()
     try:
-        yield Resumer(hubs, blobs, bootstrap=bootstrap, buffer_bytes=1 << 20), hubs
+        yield Resumer(hubs, blobs, reads(), bootstrap=bootstrap, buffer_bytes=1 << 20), hubs
     finally:
         await hubs.stop()
+
+
+def reads(most: int = 4) -> LogReads:
+    return LogReads(most=most, most_waiting=100, wait_seconds=PATIENCE_SECONDS)
 
 
 def running(response_id: str) -> StoredResponse:
@@ -111,7 +118,8 @@ async def write(
 
 async def numbers(resumer: Resumer, row: StoredResponse, after: int = -1) -> list[int]:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        blocks = [block async for block in resumer.events(row, after=after)]
+        read = await resumer.reads.begin()
+        blocks = [block async for block in resumer.events(row, after=after, read=read)]
     return [number_of(frame) for frame in b"".join(blocks).split(b"\n\n") if frame]
 
 
@@ -245,8 +253,34 @@ async def test_a_reader_that_leaves_is_forgotten(
     response_id = new_id("resp")
     await write(producer, response_id, [0], [1], last=False)
     async with resuming(kafka_bootstrap, producer, blobs) as (resumer, hubs):
-        events = resumer.events(running(response_id), after=-1)
+        read = await resumer.reads.begin()
+        events = resumer.events(running(response_id), after=-1, read=read)
         await anext(events)
         assert hubs.own.followers == 1
         await events.aclose()
         assert hubs.own.followers == 0
+
+
+async def test_many_streams_are_told_again_with_few_consumers(
+    kafka_bootstrap: str, producer: Producer, blobs: DiskBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response_id = new_id("resp")
+    await write(producer, response_id, [0, 1], [2])
+    now, most = 0, 0
+
+    async def counted(*asked: Any, **more: Any) -> AsyncIterator[Any]:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            async with aclosing(read_range(*asked, **more)) as ranges:
+                async for records in ranges:
+                    yield records
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(resume, "read_range", counted)
+    async with resuming(kafka_bootstrap, producer, blobs) as (resumer, _):
+        told = await asyncio.gather(*(numbers(resumer, ended(response_id, 2)) for _ in range(20)))
+    assert told == [[0, 1, 2]] * 20
+    assert (most, now) == (4, 0)

@@ -12,6 +12,7 @@ import orjson
 from contracts.packs import Entry, Flag
 from services.intake.domain import StoredResponse
 from services.intake.streaming.followers import Hub, Hubs
+from services.intake.streaming.log_reads import LogReads
 from services.intake.streaming.resume import Resumer
 from services.kit.blobs.store import BlobStore
 from tests.unit.kit.records import Graveyard
@@ -68,14 +69,20 @@ class Remembering(Resumer):
 
 def resumer(hubs: OneHub) -> Remembering:
     blobs: Any = None
+    reads = LogReads(most=1, most_waiting=10, wait_seconds=5)
     return Remembering(
-        cast("Hubs", hubs), cast("BlobStore", blobs), bootstrap="nowhere:0", buffer_bytes=1_000
+        cast("Hubs", hubs),
+        cast("BlobStore", blobs),
+        reads,
+        bootstrap="nowhere:0",
+        buffer_bytes=1_000,
     )
 
 
 async def told(one: Resumer, row: StoredResponse) -> bytes:
     async with asyncio.timeout(5):
-        return b"".join([block async for block in one.events(row, after=-1)])
+        read = await one.reads.begin()
+        return b"".join([block async for block in one.events(row, after=-1, read=read)])
 
 
 async def test_what_a_shut_out_attempt_still_writes_is_not_told_to_who_joins_late() -> None:
@@ -91,6 +98,20 @@ async def test_what_a_shut_out_attempt_still_writes_is_not_told_to_who_joins_lat
 
     one.then = live
     assert await told(one, ROW) == event(0, "a") + MARK + event(1, "b")
+
+
+async def test_who_follows_what_comes_lets_the_next_one_read_the_log() -> None:
+    hubs = OneHub()
+    one = resumer(hubs)
+    one.log = (entry(1, 0, event(0, "a")),)
+    # Only one may read at once, and none of them ends before all have read.
+    streams = [asyncio.create_task(told(one, ROW)) for _ in range(5)]
+    async with asyncio.timeout(5):
+        while len(hubs.hub._followers.get(ID.encode(), ())) < len(streams):  # noqa: ASYNC110 - sets no event
+            await asyncio.sleep(0)
+    for follower in list(hubs.hub._followers[ID.encode()]):
+        follower.push(entry(1, 1, event(1, "b"), Flag.LAST))
+    assert await asyncio.gather(*streams) == [event(0, "a") + event(1, "b")] * 5
 
 
 async def test_a_log_that_begins_with_a_mark_is_told_as_it_is() -> None:
