@@ -20,7 +20,8 @@ from infra.local.probes import http_status
 from infra.local.process import Child, log_file, run_to_end, until_ready
 from infra.local.settings import CHECKOUT
 from tests.load.figures import LITELLM, SCENARIOS, SMG
-from tests.load.upstream import HOST, model_name
+from tests.load.templates import model_name
+from tests.load.upstream import HOST
 
 SETUP = Path(__file__).with_name("setup_peer.sh")
 INSTALL_S, START_S = 300.0, 90.0

@@ -24,7 +24,7 @@ import orjson
 import uvloop
 
 from tests.load.client import Connection, StreamCheck
-from tests.load.upstream import TEXT_BYTES, model_name
+from tests.load.templates import TEXT_BYTES, model_name
 
 INPUT_BYTES = 512
 MOST_REQUESTS = 5_000_000

@@ -35,7 +35,8 @@ from tests.load.report import page_with_section, table
 from tests.load.runner import generating
 from tests.load.stacks import UpstreamPart, own_stack
 from tests.load.trend import Sample, memory_bars
-from tests.load.upstream import HOST, model_name
+from tests.load.templates import model_name
+from tests.load.upstream import HOST
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 HEADING = "## Ten thousand queued, a thousand streaming"

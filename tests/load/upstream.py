@@ -9,112 +9,34 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import httptools
-import orjson
 import uvloop
+
+from tests.load.rounds import Rounds
+from tests.load.templates import Script, delta_text, ok, script
 
 HOST = "127.0.0.1"
 TOKEN = re.compile(rb"token=(\d{10})")
-TEXT_BYTES = 400
 MODEL = re.compile(rb'"model":\s*"bench-(\d{1,4})-(\d{1,4})"')
-_OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 _NOT_FOUND = (
     b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 )
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
 _STREAMED = re.compile(rb'"stream":\s*true')
-_MODELS = b'{"object":"list","data":[]}'
-
-
-def model_name(*, deltas: int, interval_ms: int) -> str:
-    """Name the model whose streams have that many deltas, each after that pause."""
-    return f"bench-{deltas}-{interval_ms}"
-
-
-_RESPONSE: dict[str, Any] = orjson.loads(b"""{
-    "id": "resp_%(id)s", "object": "response", "created_at": 0, "status": "in_progress",
-    "background": false, "error": null, "incomplete_details": null, "instructions": null,
-    "max_output_tokens": null, "metadata": {}, "model": "", "output": [],
-    "parallel_tool_calls": true, "previous_response_id": null,
-    "reasoning": {"effort": null, "summary": null}, "service_tier": "default", "store": true,
-    "temperature": 1.0, "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [],
-    "top_p": 1.0, "truncation": "disabled", "usage": null, "user": null
-}""")
-
-
-def _usage(output_tokens: int) -> dict[str, Any]:
-    return {
-        "input_tokens": 128,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 128 + output_tokens,
-    }
-
-
-def _event(number: int | str, kind: str, **fields: Any) -> bytes:
-    data = orjson.dumps({"type": kind, "sequence_number": number, **fields})
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data.replace(b'"%(n)d"', b"%(n)d"))
-
-
-def chunk(data: bytes) -> bytes:
-    """Frame bytes as one chunk of an HTTP/1.1 body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """Templates of one model's answers; `%` fills in id, text and, in a delta, its number."""
-
-    answer: bytes
-    head: bytes
-    delta: bytes
-    tail: bytes
-
-
-@lru_cache(maxsize=64)
-def script(deltas: int, interval_ms: int) -> Script:
-    """Prepare the answers of a model, so that a request costs next to nothing."""
-    model = model_name(deltas=deltas, interval_ms=interval_ms)
-    place = {"item_id": "msg_%(id)s", "output_index": 0, "content_index": 0}
-    part = {"type": "output_text", "text": "%(text)s", "annotations": [], "logprobs": []}
-    item = {"id": "msg_%(id)s", "type": "message", "role": "assistant"}
-    begun = {**item, "status": "in_progress", "content": []}
-    done = {**item, "status": "completed", "content": [part]}
-    started = {**_RESPONSE, "model": model, "created_at": int(time.time())}
-    ended = {"status": "completed", "output": [done], "usage": _usage(deltas)}
-    completed = {**started, **ended}
-    text = {"text": "%(text)s", "logprobs": []}
-    head = [
-        _event(0, "response.created", response=started),
-        _event(1, "response.in_progress", response=started),
-        _event(2, "response.output_item.added", output_index=0, item=begun),
-        _event(3, "response.content_part.added", **place, part={**part, "text": ""}),
-    ]
-    tail = [
-        _event(deltas + 4, "response.output_text.done", **place, **text),
-        _event(deltas + 5, "response.content_part.done", **place, part=part),
-        _event(deltas + 6, "response.output_item.done", output_index=0, item=done),
-        _event(deltas + 7, "response.completed", response=completed),
-    ]
-    delta = _event("%(n)d", "response.output_text.delta", **place, delta="%(text)s", logprobs=[])
-    return Script(orjson.dumps(completed), b"".join(head), delta, b"".join(tail))
+_MODELS = ok(b'{"object":"list","data":[]}')
 
 
 class Connection(asyncio.Protocol):
     """One client's connection, one request at a time."""
 
-    def __init__(self, numbers: Iterator[int]) -> None:
+    def __init__(self, numbers: Iterator[int], rounds: Rounds) -> None:
         self._numbers = numbers
+        self._rounds = rounds
         self._parser = httptools.HttpRequestParser(self)
         self._room = asyncio.Event()
         self._room.set()
+        self._held: Iterator[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._url, self._body = b"", b""
 
@@ -122,14 +44,19 @@ class Connection(asyncio.Protocol):
         self._write: Callable[[bytes], None] = transport.write
 
     def connection_lost(self, _exc: Exception | None) -> None:
+        self._rounds.remove(self._write)
         if self._task is not None:
             self._task.cancel()
 
     def pause_writing(self) -> None:
         self._room.clear()
+        self._held = self._rounds.remove(self._write)
 
     def resume_writing(self) -> None:
         self._room.set()
+        if self._held is not None:
+            self._rounds.add(self._write, self._held)
+            self._held = None
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -145,7 +72,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._url in (b"/healthz", b"/v1/models"):
-            self._write(_OK % (len(_MODELS), _MODELS))
+            self._write(_MODELS)
             return
         model, token = MODEL.search(self._body), TOKEN.search(self._body)
         if self._url != b"/v1/responses" or model is None or token is None:
@@ -153,46 +80,49 @@ class Connection(asyncio.Protocol):
             return
         deltas, interval_ms = int(model[1]), int(model[2])
         chosen, name = script(deltas, interval_ms), b"%032x" % next(self._numbers)
-        if _STREAMED.search(self._body):
-            stream = self._stream(chosen, name, token[1], deltas, interval_ms / 1000)
+        if _STREAMED.search(self._body) is None:
+            # A model that thinks: the answer comes when all of it is there.
+            self._answer(chosen.answer(name, token[1]), deltas * interval_ms / 1000)
+        elif interval_ms:
+            stream = self._paced(chosen, name, token[1], deltas, interval_ms / 1000)
             self._task = asyncio.get_running_loop().create_task(stream)
         else:
-            text = token[0].ljust(TEXT_BYTES, b".")
-            answer = chosen.answer % {b"id": name, b"text": text}
-            whole = _OK % (len(answer), answer)
-            if interval_ms:
-                # A model that thinks: the answer comes when all of it is there.
-                seconds = deltas * interval_ms / 1000
-                self._task = asyncio.get_running_loop().create_task(self._later(whole, seconds))
-            else:
-                self._write(whole)
+            self._stream(chosen.writes(name, token[1]))
+
+    def _answer(self, answer: bytes, after_s: float) -> None:
+        if after_s:
+            self._task = asyncio.get_running_loop().create_task(self._later(answer, after_s))
+        else:
+            self._write(answer)
 
     async def _later(self, answer: bytes, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._write(answer)
 
-    async def _stream(
+    def _stream(self, writes: Iterator[bytes]) -> None:
+        """Write all as fast as it goes, side by side with the other streams."""
+        self._rounds.add(self._write, writes)
+
+    async def _paced(
         self, chosen: Script, name: bytes, token: bytes, deltas: int, interval_s: float
     ) -> None:
-        self._write(_STREAM + chunk(chosen.head % {b"id": name}))
+        self._write(chosen.head(name))
         texts = []
         due = time.monotonic()
         for number in range(deltas):
-            # Unpaced deltas too are separate writes, side by side with those of other streams.
             due += interval_s
-            await asyncio.sleep(max(0.0, due - time.monotonic()) if interval_s else 0)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self._room.wait()
-            texts.append(b"%b %d %d " % (token, number, time.monotonic_ns()))
-            self._write(chunk(chosen.delta % {b"id": name, b"text": texts[-1], b"n": number + 4}))
-        tail = chosen.tail % {b"id": name, b"text": b"".join(texts)}
-        self._write(chunk(tail) + b"0\r\n\r\n")
+            texts.append(delta_text(token, number, time.monotonic_ns()))
+            self._write(chosen.delta(name, texts[-1], number))
+        self._write(chosen.tail(name, b"".join(texts)))
 
 
 async def serve(port: int) -> asyncio.Server:
     """Listen on loopback; close the server to end."""
-    numbers = itertools.count(1)
+    numbers, rounds = itertools.count(1), Rounds()
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Connection(numbers), HOST, port, backlog=1024)
+    return await loop.create_server(lambda: Connection(numbers, rounds), HOST, port, backlog=1024)
 
 
 async def _run(port: int) -> None:

@@ -16,7 +16,7 @@ from infra.local.part import Command
 from infra.local.settings import CHECKOUT
 from tests.load.figures import LITELLM, SCENARIOS, SMG
 from tests.load.gateways import LiteLlm, Peer, Peers, Smg, peer_version
-from tests.load.upstream import model_name
+from tests.load.templates import model_name
 
 
 class OwnUpstream(Peer):

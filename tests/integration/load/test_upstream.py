@@ -10,7 +10,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.load.generator import Generator, Load, Tally
-from tests.load.upstream import HOST, Connection, model_name, serve
+from tests.load.rounds import Rounds
+from tests.load.templates import model_name
+from tests.load.upstream import HOST, Connection, serve
 
 MODEL = model_name(deltas=5, interval_ms=0)
 INPUT = "token=0000000042 hello"
@@ -92,9 +94,9 @@ async def test_paced_streams_give_a_lag_for_every_delta(base_url: str) -> None:
 
 
 async def test_connections_take_turns_with_all_addresses(base_url: str) -> None:
-    answered = itertools.count()
+    answered, rounds = itertools.count(), Rounds()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(answered), HOST, 0)
+    server = await loop.create_server(lambda: Connection(answered, rounds), HOST, 0)
     load = Load(
         base_url=base_url,
         more_urls=[f"http://{HOST}:{server.sockets[0].getsockname()[1]}/v1"],
@@ -122,7 +124,7 @@ class Refusing(Connection):
 class Truncating(Connection):
     """Hangs up before the end of every stream."""
 
-    async def _stream(self, *_arguments: object) -> None:
+    def _stream(self, *_arguments: object) -> None:
         self._write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ndata: {")
         self.hang_up()
 
@@ -138,7 +140,9 @@ class Truncating(Connection):
 async def test_wrong_answers_are_counted_as_errors(
     kind: Callable[..., Connection], stream: bool, error: str
 ) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: kind(iter(range(100))), HOST, 0)
+    numbers, rounds = itertools.count(), Rounds()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: kind(numbers, rounds), HOST, 0)
     try:
         port = server.sockets[0].getsockname()[1]
         tally = await generate(f"http://{HOST}:{port}/v1", stream=stream)
