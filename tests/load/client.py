@@ -1,53 +1,18 @@
-"""One connection of the load generator, and the check that a stream is whole and its own."""
+"""One connection of the load generator: a request, and all of its answer or an OSError."""
 
 from __future__ import annotations
 
 import asyncio
-import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import httptools
 
-END = b"\n\n"
-_DELTA = re.compile(rb'"delta":\s*"(\d{10}) (\d+) (\d+) "')
-_COMPLETED = re.compile(rb'"type":\s*"response\.completed"')
+from tests.load.window import Reads
 
-
-class StreamCheck:
-    """Follows one stream: each delta once, in order, of this request, then completed."""
-
-    def __init__(self, token: int, deltas: int) -> None:
-        self._token = b"%010d" % token
-        self._expected = deltas
-        self._rest = b""
-        self._seen = 0
-        self._completed = False
-        self._error: str | None = None
-
-    def feed(self, data: bytes) -> tuple[int, list[int]]:
-        """Take bytes; return the number of whole events and the send times (ns) of their deltas."""
-        whole, end, self._rest = (self._rest + data).rpartition(END)
-        if not end:
-            return 0, []
-        sent = []
-        for token, number, sent_ns in _DELTA.findall(whole):
-            if token != self._token:
-                self._error = "foreign_delta"
-            elif int(number) != self._seen or self._completed:
-                self._error = "delta_order"
-            self._seen += 1
-            sent.append(int(sent_ns))
-        self._completed = self._completed or _COMPLETED.search(whole) is not None
-        return whole.count(b"data: {"), sent
-
-    def verdict(self) -> str | None:
-        """Name what is wrong with the stream that has ended; None if nothing is."""
-        if self._error is None and not self._completed:
-            return "not_completed"
-        if self._error is None and self._seen != self._expected:
-            return "delta_count"
-        return self._error
+CHUNKS_END = b"\r\n\r\n"
+"""What a chunked body ends with, with trailers or without."""
 
 
 class Connection(asyncio.Protocol):
@@ -57,9 +22,12 @@ class Connection(asyncio.Protocol):
         self.is_open = True
         self.body = b""
         self._transport: Any = None
-        self._parser: Any = None
+        self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._on_data: Callable[[bytes], None] | None = None
+        self._reads: Reads | None = None
+        self._parsed_reads = 0
+        self._is_chunked = False
         self._has_ended = False
         self._answer: asyncio.Future[int] | None = None
 
@@ -71,18 +39,34 @@ class Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("closed in mid-answer"))
 
-    def ask(self, request: bytes, on_data: Callable[[bytes], None] | None) -> asyncio.Future[int]:
+    def ask(
+        self,
+        request: bytes,
+        *,
+        on_data: Callable[[bytes], None] | None = None,
+        reads: Reads | None = None,
+    ) -> asyncio.Future[int]:
         """Send a request; the future gives the status of the whole answer, or raises OSError.
 
-        The answer's bytes go to `on_data` as they come, else they are in `body` at the end.
+        The answer's bytes go to `on_data` as they come, else they are in `body` at the end. With
+        `reads` a chunked answer is only collected there, and parsed once it may have ended.
         """
-        self._parser = httptools.HttpResponseParser(self)
         self._parts, self._on_data, self._has_ended = [], on_data, False
+        self._reads, self._parsed_reads, self._is_chunked = reads, 0, False
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answer
 
     def data_received(self, data: bytes) -> None:
+        if (reads := self._reads) is not None:
+            reads.add(data, time.monotonic())
+            if self._is_chunked:
+                # These may be bytes of the body too: then the parser waits for more, and so do we.
+                # A shorter read may be the last part of the end.
+                if len(data) >= len(CHUNKS_END) and not data.endswith(CHUNKS_END):
+                    return
+                data = b"".join(reads.parts[self._parsed_reads :])
+            self._parsed_reads = len(reads.parts)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -94,6 +78,10 @@ class Connection(asyncio.Protocol):
         if self._has_ended and self._answer is not None and not self._answer.done():
             self.body = b"".join(self._parts)
             self._answer.set_result(self._parser.get_status_code())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"transfer-encoding":
+            self._is_chunked = b"chunked" in value.lower()
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)

@@ -17,14 +17,17 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 import uvloop
 
-from tests.load.client import Connection, StreamCheck
+from tests.load.checks import StreamCheck, WholeCheck, whole_events
+from tests.load.client import Connection
 from tests.load.templates import TEXT_BYTES, model_name
+from tests.load.window import Reads, Window
 
 INPUT_BYTES = 512
 MOST_REQUESTS = 5_000_000
@@ -106,15 +109,16 @@ class Generator:
         self._tokens = itertools.count(secrets.randbelow(9_000_000_000))
         self._left = MOST_REQUESTS
         self._addresses = load.addresses()
-        self.begin_s = time.monotonic() + load.warmup_s
-        self._end_s = self.begin_s + load.seconds
+        self._check = WholeCheck(load.deltas)
+        begin_s = time.monotonic() + load.warmup_s
+        self.window = Window(begin_s, begin_s + load.seconds)
         self.tally = Tally()
 
     async def run(self) -> Tally:
         """Return after the window and the answers that were still open, which has a bound too."""
         load = self._load
         clients = [asyncio.create_task(self._client(n)) for n in range(load.connections)]
-        bound_s = self._end_s - time.monotonic() + load.drain_s
+        bound_s = self.window.end_s - time.monotonic() + load.drain_s
         done, open_still = await asyncio.wait(clients, timeout=bound_s)
         for client in open_still:
             client.cancel()
@@ -125,16 +129,13 @@ class Generator:
             self.tally.errors["unfinished"] += len(open_still)
         return self.tally
 
-    def _in_window(self, now_s: float) -> bool:
-        return self.begin_s <= now_s < self._end_s
-
     async def _client(self, number: int) -> None:
         load = self._load
         await asyncio.sleep(load.warmup_s * RAMP_SHARE * number / load.connections)
         connection: Connection | None = None
         address = self._addresses[number % len(self._addresses)]
         failures = 0
-        while time.monotonic() < self._end_s and failures < MOST_FAILURES and self._left > 0:
+        while time.monotonic() < self.window.end_s and failures < MOST_FAILURES and self._left > 0:
             self._left -= 1
             try:
                 if connection is None or not connection.is_open:
@@ -156,28 +157,51 @@ class Generator:
         """Send one request and count it; return the name of what was wrong with the answer."""
         load, tally = self._load, self.tally
         token = next(self._tokens)
-        began_s = time.monotonic()
-        check = StreamCheck(token, load.deltas) if load.stream else None
-
-        def on_data(data: bytes) -> None:
-            now_ns = time.monotonic_ns()
-            events, sent = check.feed(data) if check else (0, [])
-            if self._in_window(now_ns / 1e9):
-                tally.events += events
-                tally.deltas += len(sent)
-                if load.interval_ms:
-                    tally.lag_ms.extend((now_ns - sent_ns) / 1e6 for sent_ns in sent)
-
         request = self._request.replace(self._zero, b"token=%010d" % token)
-        status = await connection.ask(request, on_data if check else None)
-        ended_s = time.monotonic()
+        began_s = time.monotonic()
+        if not load.stream:
+            status = await connection.ask(request)
+            ended_s, error = time.monotonic(), self._verdict(connection.body, token)
+        elif load.interval_ms:
+            check = StreamCheck(token, load.deltas)
+            status = await connection.ask(request, on_data=partial(self._follow, check))
+            ended_s, error = time.monotonic(), check.verdict()
+        else:
+            status, ended_s, error = await self._ask_whole(connection, request, token)
         if status != HTTPStatus.OK:
             return f"http_{status}"
-        error = check.verdict() if check else self._verdict(connection.body, token)
-        if error is None and self._in_window(ended_s):
+        if error is None and self.window.holds(ended_s):
             tally.requests += 1
             tally.latency_ms.append((ended_s - began_s) * 1000)
         return error
+
+    def _follow(self, check: StreamCheck, data: bytes) -> None:
+        """Count events of a paced stream as they come, with the lag of each delta."""
+        now_ns = time.monotonic_ns()
+        events, sent = check.feed(data)
+        if self.window.holds(now_ns / 1e9):
+            self.tally.events += events
+            self.tally.deltas += len(sent)
+            self.tally.lag_ms.extend((now_ns - sent_ns) / 1e6 for sent_ns in sent)
+
+    async def _ask_whole(
+        self, connection: Connection, request: bytes, token: int
+    ) -> tuple[int, float, str | None]:
+        """Take an unpaced stream whole; count and check it at its end, however that is.
+
+        Looking at each part as it comes costs more than all else that the generator does.
+        """
+        reads, counted = Reads(), None
+        try:
+            status = await connection.ask(request, reads=reads)
+            ended_s, error = time.monotonic(), self._check.verdict(token, connection.body)
+            if error is None and self.window.holds_all(reads):
+                counted = whole_events(connection.body), self._load.deltas
+        finally:
+            events, deltas = counted or self.window.count(reads)
+            self.tally.events += events
+            self.tally.deltas += deltas
+        return status, ended_s, error
 
     @staticmethod
     def _verdict(body: bytes, token: int) -> str | None:
@@ -194,7 +218,7 @@ def _tell(line: dict[str, Any]) -> None:
 
 async def _main(load: Load) -> None:
     generator = Generator(load)
-    _tell({"begin_s": generator.begin_s})
+    _tell({"begin_s": generator.window.begin_s})
     tally = await generator.run()
     counts = {"requests": tally.requests, "events": tally.events, "deltas": tally.deltas}
     times = {"latency_ms": percentiles(tally.latency_ms), "lag_ms": percentiles(tally.lag_ms)}

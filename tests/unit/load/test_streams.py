@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.load.client import StreamCheck
+from tests.load.checks import StreamCheck
 
 TOKEN = 42
 COMPLETED = b'event: response.completed\ndata: {"type":"response.completed"}\n\n'
