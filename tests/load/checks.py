@@ -1,4 +1,4 @@
-"""What the load generator demands of a stream: each delta of its own, once, in order, then an end."""
+"""What the generator demands of a stream: its own deltas, each once and in order, then an end."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class StreamCheck:
 class WholeCheck:
     """Judges streams of unpaced deltas at their ends, each in one pass.
 
-    What is byte for byte as expected passes; all else is judged by a `StreamCheck`, so that both
-    say the same of any stream.
+    Deltas that are byte for byte as expected pass; all else is judged by a `StreamCheck`, so that
+    both say the same of any stream.
     """
 
     def __init__(self, deltas: int) -> None:

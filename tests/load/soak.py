@@ -34,8 +34,8 @@ from tests.load.machine import bind, describe, read_usage
 from tests.load.report import page_with_section, table
 from tests.load.runner import generating
 from tests.load.stacks import UpstreamPart, own_stack
-from tests.load.trend import Sample, memory_bars
 from tests.load.templates import model_name
+from tests.load.trend import Sample, memory_bars
 from tests.load.upstream import HOST
 
 PAGE = CHECKOUT / "docs" / "performance.md"

@@ -101,7 +101,10 @@ class Connection(asyncio.Protocol):
 
     def _stream(self, writes: Iterator[bytes]) -> None:
         """Write all as fast as it goes, side by side with the other streams."""
-        self._rounds.add(self._write, writes)
+        if self._room.is_set():
+            self._rounds.add(self._write, writes)
+        else:
+            self._held = writes
 
     async def _paced(
         self, chosen: Script, name: bytes, token: bytes, deltas: int, interval_s: float

@@ -34,10 +34,14 @@ class Window:
 
     def holds_all(self, reads: Reads) -> bool:
         """Tell whether an answer came within it from its first byte to its last."""
-        return bool(reads.times_s) and self.holds(reads.times_s[0]) and self.holds(reads.times_s[-1])
+        times_s = reads.times_s
+        return bool(times_s) and self.holds(times_s[0]) and self.holds(times_s[-1])
 
     def count(self, reads: Reads) -> tuple[int, int]:
-        """Give the number of events whose last bytes were read within it, and of their deltas."""
+        """Give the number of events whose last bytes were read within it, and of their deltas.
+
+        Events that a gateway cut in several chunks may be missed: chunks are not taken apart here.
+        """
         first, last = (bisect_left(reads.times_s, edge) for edge in (self.begin_s, self.end_s))
         if first == last:
             return 0, 0

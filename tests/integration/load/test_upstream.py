@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from openai import AsyncOpenAI
@@ -124,7 +125,7 @@ class Refusing(Connection):
 class Truncating(Connection):
     """Hangs up before the end of every stream."""
 
-    def _stream(self, *_arguments: object) -> None:
+    def _stream(self, writes: Iterator[bytes]) -> None:
         self._write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ndata: {")
         self.hang_up()
 
@@ -133,9 +134,58 @@ class Truncating(Connection):
         self.hang_up = transport.close
 
 
+class Losing(Connection):
+    """Leaves a delta out."""
+
+    def _stream(self, writes: Iterator[bytes]) -> None:
+        head, first, _lost, *others = writes
+        super()._stream(iter([head, first, *others]))
+
+
+class Doubling(Connection):
+    """Sends a delta twice."""
+
+    def _stream(self, writes: Iterator[bytes]) -> None:
+        head, first, *others = writes
+        super()._stream(iter([head, first, first, *others]))
+
+
+class Mixing(Connection):
+    """Sends a delta before its turn."""
+
+    def _stream(self, writes: Iterator[bytes]) -> None:
+        head, first, second, *others = writes
+        super()._stream(iter([head, second, first, *others]))
+
+
+class Confusing(Connection):
+    """Sends a delta of somebody else."""
+
+    def _stream(self, writes: Iterator[bytes]) -> None:
+        *others, delta, tail = writes
+        super()._stream(iter([*others, re.sub(rb'"\d{10} ', b'"9999999999 ', delta), tail]))
+
+
+class Forgetting(Connection):
+    """Ends the answer without the events of the end."""
+
+    def _stream(self, writes: Iterator[bytes]) -> None:
+        *others, _tail = writes
+        super()._stream(iter([*others, b"0\r\n\r\n"]))
+
+
 @pytest.mark.parametrize(
     ("kind", "stream", "error"),
-    [(Refusing, False, "http_404"), (Truncating, True, "ConnectionResetError")],
+    [
+        (Refusing, False, "http_404"),
+        (Refusing, True, "http_404"),
+        (Truncating, True, "ConnectionResetError"),
+        (Losing, True, "delta_order"),
+        (Doubling, True, "delta_order"),
+        (Mixing, True, "delta_order"),
+        (Confusing, True, "foreign_delta"),
+        (Forgetting, True, "not_completed"),
+    ],
 )
 async def test_wrong_answers_are_counted_as_errors(
     kind: Callable[..., Connection], stream: bool, error: str
