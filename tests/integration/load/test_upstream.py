@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from tests.load.generator import Generator, Load, Tally
 from tests.load.rounds import Rounds
+from tests.load.runner import generating
 from tests.load.templates import model_name
 from tests.load.upstream import HOST, Connection, serve
 
@@ -92,6 +93,29 @@ async def test_paced_streams_give_a_lag_for_every_delta(base_url: str) -> None:
     assert len(tally.lag_ms) == tally.deltas > 0
     assert min(tally.lag_ms) >= 0
     assert not tally.errors
+
+
+@pytest.mark.parametrize("interval_ms", [0, 2])
+async def test_the_generator_as_a_process_tells_its_window_and_what_it_counted(
+    base_url: str, interval_ms: int
+) -> None:
+    load = Load(
+        base_url=base_url,
+        api_key="key",
+        connections=2,
+        stream=True,
+        warmup_s=0.02,
+        seconds=0.2,
+        deltas=5,
+        interval_ms=interval_ms,
+    )
+    async with generating(load) as generator:
+        await generator.begin()
+        await generator.end()
+        counted = await generator.counted()
+    assert counted["errors"] == {}
+    assert counted["deltas"] > counted["requests"] > 0
+    assert (counted["lag_ms"] is not None) == bool(interval_ms)
 
 
 async def test_connections_take_turns_with_all_addresses(base_url: str) -> None:
