@@ -23,7 +23,8 @@ from services.worker.files.fetch import load_files
 from services.worker.files.room import DEFAULT_BYTES, FileRoom
 from services.worker.leases.keeper import LeaseKeeper
 from services.worker.leases.letters import CommandLetters
-from services.worker.leases.store import Claim, CommandPlace, LeaseStore
+from services.worker.leases.rules import Claim, CommandPlace
+from services.worker.leases.store import LeaseStore
 from services.worker.outbox import Outbox, OutStream
 from services.worker.queue.rules import Parked
 

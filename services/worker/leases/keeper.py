@@ -1,4 +1,4 @@
-"""Keeps the leases of this worker alive, notes what is finished, and finds what others dropped."""
+"""Keeps the leases of this worker alive and notes what is finished."""
 
 from __future__ import annotations
 
@@ -11,17 +11,35 @@ from typing import Protocol
 
 from services.kit.consumer import OUTAGES
 from services.kit.tasks import TaskSet
-from services.worker.leases.store import Claim, CommandPlace, Expired, LeaseStore
+from services.worker.leases.rules import AGAIN_SECONDS, Claim, CommandPlace
 
 logger = logging.getLogger(__name__)
 _FLUSH_SECONDS = 0.05
-_SWEEP_MOST = 200
-_AGAIN_SECONDS = 5.0
-_FORGET_EVERY_SWEEPS = 300
-_FORGET_MOST = 20_000
 _CONFIRM_SECONDS = 120.0
-KEEP_FINISHED_DAYS = 8
-"""Longer than `responses.commands` keeps its messages: a command that comes again stays known."""
+
+
+class Store(Protocol):
+    """Where leases are kept; see `LeaseStore`."""
+
+    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, Claim]:
+        """Take the responses nobody runs."""
+        ...
+
+    async def renew(self, held: Sequence[tuple[str, int]]) -> dict[str, bool]:
+        """Extend leases; return those that are still ours, and whether each was cancelled."""
+        ...
+
+    async def finish(
+        self, held: Sequence[tuple[str, int]], *, checkpointed: Sequence[str] = ()
+    ) -> None:
+        """Mark responses as done for ever."""
+        ...
+
+    async def release(
+        self, held: Sequence[tuple[str, int]], *, orderly: bool, again_after_seconds: float
+    ) -> list[CommandPlace]:
+        """Let go of responses; return where the commands stand that must be sent again."""
+        ...
 
 
 def _nothing() -> None: ...
@@ -51,7 +69,7 @@ class LeaseKeeper:
     """
 
     def __init__(
-        self, store: LeaseStore, *, seconds: float, on_fatal: Callable[[BaseException], None]
+        self, store: Store, *, seconds: float, on_fatal: Callable[[BaseException], None]
     ) -> None:
         self._store = store
         self._seconds = seconds
@@ -88,7 +106,7 @@ class LeaseKeeper:
             places = await self._store.release(
                 list(self._held.items()),
                 orderly=self.orderly(),
-                again_after_seconds=_AGAIN_SECONDS,
+                again_after_seconds=AGAIN_SECONDS,
             )
             logger.info("%d responses are handed over to other workers", len(self._held))
             await self.on_released(places)
@@ -227,62 +245,3 @@ class LeaseKeeper:
                 # Whether they were noted is not known: `stop` does it again.
                 self._finished = finished + self._finished
                 raise
-
-
-class Commands(Protocol):
-    """Sends commands again; see `Republisher`."""
-
-    async def send_again(self, expired: Sequence[Expired]) -> list[str]:
-        """Send what can be sent; return the ids of responses that nobody can ever run."""
-        ...
-
-
-class Sweeper:
-    """Finds expired leases and sends their commands again; every worker may run one."""
-
-    def __init__(
-        self,
-        store: LeaseStore,
-        commands: Commands,
-        *,
-        every_seconds: float,
-        on_fatal: Callable[[BaseException], None],
-    ) -> None:
-        self._store = store
-        self._commands = commands
-        self._every_seconds = every_seconds
-        self._tasks = TaskSet(on_fatal)
-
-    async def start(self) -> None:
-        """Begin to sweep."""
-        self._tasks.spawn(self._run(), name="sweep leases")
-
-    async def stop(self) -> None:
-        """Stop sweeping."""
-        await self._tasks.stop()
-
-    async def _run(self) -> None:
-        sweeps = 0
-        while True:
-            await asyncio.sleep(self._every_seconds)
-            try:
-                await self._sweep()
-                sweeps += 1
-                if sweeps % _FORGET_EVERY_SWEEPS == 0:
-                    await self._store.forget(days=KEEP_FINISHED_DAYS, most=_FORGET_MOST)
-            except OUTAGES as error:
-                logger.warning("a sweep failed, the next one repeats it: %r", error)
-
-    async def _sweep(self) -> None:
-        expired = await self._store.abandon_expired(
-            most=_SWEEP_MOST, again_after_seconds=_AGAIN_SECONDS
-        )
-        if not expired:
-            return
-        ids = [one.place.response_id for one in expired]
-        logger.warning("%d leases expired, sending again: %s", len(ids), ", ".join(ids[:10]))
-        hopeless = await self._commands.send_again(expired)
-        # Not before it is sent: an outage must not make the next try later.
-        await self._store.resent(ids, again_after_seconds=_AGAIN_SECONDS)
-        if hopeless:
-            await self._store.end(hopeless)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.deadletters import DeadLetters, Record, RefusalError
-from services.worker.leases.store import CommandPlace
+from services.worker.leases.rules import CommandPlace
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import (
     BigInteger,
@@ -23,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.kit.database import metadata
 from services.kit.direct import DirectStatements
 from services.worker.leases import statements
+from services.worker.leases.rules import MOST_HANDOVERS, Claim, CommandPlace, Expired
 
 METADATA = metadata("worker")
 _MOST_DOUBLINGS = 6
@@ -48,48 +47,6 @@ LEASES = Table(
     Column("resent", Integer, nullable=False, server_default="0"),
     Column("first_claimed_at", DateTime(timezone=True)),
 )
-
-MOST_HANDOVERS = 100
-"""So many attempts may end by a worker's orderly stop before further ones count as failures."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandPlace:
-    """Where the command of a response stands on `responses.commands`."""
-
-    response_id: str
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A response this worker shall run, or end at once when it was `cancelled` meanwhile.
-
-    One whose command is `lost` can only be ended as failed. `traceparent` is the command's.
-    `attempt` fences and grows with each claim; `handovers` of those before it did not fail, their
-    worker was told to stop. `since` is the time of the first claim, None when that is not known.
-    """
-
-    attempt: int
-    cancelled: bool
-    lost: bool = False
-    traceparent: str | None = None
-    handovers: int = 0
-    since: datetime | None = None
-
-    @property
-    def tries(self) -> int:
-        """Which attempt this is when those that were handed over do not count."""
-        return self.attempt - self.handovers
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """A lease that nobody holds any more, and how often its command was sent again in vain."""
-
-    place: CommandPlace
-    resent: int
 
 
 class LeaseStore:

@@ -1,21 +1,120 @@
-"""Sends commands again: each is read from where it stands and copied to the end of its topic."""
+"""Finds leases that others let expire, and sends their commands again, as copies."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
+from services.kit.consumer import OUTAGES
 from services.kit.deadletters import Record
 from services.kit.producer import Producer
+from services.kit.tasks import TaskSet
 from services.worker.leases.letters import CommandLetters
-from services.worker.leases.store import CommandPlace, Expired
-from services.worker.queue.reader import CommandReader
+from services.worker.leases.rules import AGAIN_SECONDS, CommandPlace, Expired
 
+logger = logging.getLogger(__name__)
 _AT_ONCE = 200
+_FORGET_EVERY_SWEEPS = 300
+_FORGET_MOST = 20_000
+KEEP_FINISHED_DAYS = 8
+"""Longer than `responses.commands` keeps its messages: a command that comes again stays known."""
 MOST_SENDS = 20
 """A command that no worker can read is sent again so often, about eighty minutes in all."""
+
+
+class Store(Protocol):
+    """Where leases are kept; see `LeaseStore`."""
+
+    async def abandon_expired(self, *, most: int, again_after_seconds: float) -> list[Expired]:
+        """Open expired leases for the next claim."""
+        ...
+
+    async def resent(self, ids: Sequence[str], *, again_after_seconds: float) -> None:
+        """Note that commands were sent again."""
+        ...
+
+    async def end(self, ids: Sequence[str]) -> None:
+        """Close abandoned leases for ever."""
+        ...
+
+    async def forget(self, *, days: int, most: int) -> int:
+        """Delete old leases; return how many."""
+        ...
+
+
+class Commands(Protocol):
+    """Sends commands again; see `Republisher`."""
+
+    async def send_again(self, expired: Sequence[Expired]) -> list[str]:
+        """Send what can be sent; return the ids of responses that nobody can ever run."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads commands back; see `CommandReader`."""
+
+    async def records(self, places: Sequence[CommandPlace]) -> dict[str, Record]:
+        """Return what stands at these places by response id."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        ...
+
+
+class Sweeper:
+    """Finds expired leases and sends their commands again; every worker may run one."""
+
+    def __init__(
+        self,
+        store: Store,
+        commands: Commands,
+        *,
+        every_seconds: float,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._commands = commands
+        self._every_seconds = every_seconds
+        self._tasks = TaskSet(on_fatal)
+
+    async def start(self) -> None:
+        """Begin to sweep."""
+        self._tasks.spawn(self._run(), name="sweep leases")
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        await self._tasks.stop()
+
+    async def _run(self) -> None:
+        sweeps = 0
+        while True:
+            await asyncio.sleep(self._every_seconds)
+            try:
+                await self._sweep()
+                sweeps += 1
+                if sweeps % _FORGET_EVERY_SWEEPS == 0:
+                    await self._store.forget(days=KEEP_FINISHED_DAYS, most=_FORGET_MOST)
+            except OUTAGES as error:
+                logger.warning("a sweep failed, the next one repeats it: %r", error)
+
+    async def _sweep(self) -> None:
+        expired = await self._store.abandon_expired(
+            most=_AT_ONCE, again_after_seconds=AGAIN_SECONDS
+        )
+        if not expired:
+            return
+        ids = [one.place.response_id for one in expired]
+        logger.warning("%d leases expired, sending again: %s", len(ids), ", ".join(ids[:10]))
+        hopeless = await self._commands.send_again(expired)
+        # Not before it is sent: an outage must not make the next try later.
+        await self._store.resent(ids, again_after_seconds=AGAIN_SECONDS)
+        if hopeless:
+            await self._store.end(hopeless)
 
 
 class Republisher:
@@ -26,7 +125,7 @@ class Republisher:
     """
 
     def __init__(
-        self, producer: Producer, letters: CommandLetters, *, reader: Callable[[], CommandReader]
+        self, producer: Producer, letters: CommandLetters, *, reader: Callable[[], Reader]
     ) -> None:
         self._producer = producer
         self._letters = letters

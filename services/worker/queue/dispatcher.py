@@ -15,7 +15,7 @@ from services.kit.consumer import OUTAGES
 from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet
 from services.worker.leases.keeper import LeaseKeeper
-from services.worker.leases.store import Claim, CommandPlace
+from services.worker.leases.rules import Claim, CommandPlace
 from services.worker.queue.rules import Parked, QueueBounds, Taken
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
 from services.kit.damage import EnduringConsumer
 from services.kit.deadletters import Record
-from services.worker.leases.store import CommandPlace
+from services.worker.leases.rules import CommandPlace
 
 logger = logging.getLogger(__name__)
 # Commands come one by one or in runs: much more than is wanted would be fetched and thrown away.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts.responses import RunResponseV1
-from services.worker.leases.store import Claim, CommandPlace
+from services.worker.leases.rules import Claim, CommandPlace
 
 URGENT, NORMAL, PATIENT = 1, 2, 3
 _PRIORITIES = {"priority": URGENT, "fast": URGENT, "flex": PATIENT}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.worker.leases.store import Claim, CommandPlace
+from services.worker.leases.rules import Claim, CommandPlace
 from services.worker.queue.rules import NORMAL, PATIENT, URGENT, Parked, QueueBounds, Taken
 
 _LOCK = 0x71756575

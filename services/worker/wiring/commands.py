@@ -11,10 +11,10 @@ from services.kit.consumer import Consumers, Subscription
 from services.worker.checkpoints.saver import Checkpoints
 from services.worker.checkpoints.store import CheckpointStore
 from services.worker.control import Control
-from services.worker.leases.keeper import LeaseKeeper, Sweeper
+from services.worker.leases.keeper import LeaseKeeper
 from services.worker.leases.letters import CommandLetters
 from services.worker.leases.store import LeaseStore
-from services.worker.leases.sweeps import Republisher
+from services.worker.leases.sweeps import Republisher, Sweeper
 from services.worker.operations.runner import TYPES as OPERATIONS
 from services.worker.outbox import Outbox
 from services.worker.queue.dispatcher import Dispatcher

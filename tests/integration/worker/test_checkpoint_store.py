@@ -16,7 +16,7 @@ from services.worker.checkpoints.state import Boundary, Detached, PendingCall, R
 from services.worker.checkpoints.store import CheckpointStore
 from services.worker.errors import LeaseLostError
 from services.worker.leases.keeper import LeaseKeeper
-from services.worker.leases.store import CommandPlace
+from services.worker.leases.rules import CommandPlace
 from tests.integration.worker.test_leases import claim, expire
 from tests.integration.worker.test_leases import store as leases
 

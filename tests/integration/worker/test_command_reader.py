@@ -16,7 +16,7 @@ from services.kit.clock import SystemClock
 from services.kit.codec import Stamp, encode
 from services.kit.ids import new_id
 from services.kit.producer import Producer
-from services.worker.leases.store import CommandPlace
+from services.worker.leases.rules import CommandPlace
 from services.worker.queue.reader import CommandReader
 from tests.unit.worker.runs import job
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.worker.leases.store import Claim, CommandPlace, LeaseStore
+from services.worker.leases.rules import Claim, CommandPlace
+from services.worker.leases.store import LeaseStore
 from services.worker.queue.rules import NORMAL, Parked, QueueBounds
 from services.worker.queue.store import QueueStore
 

@@ -14,8 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.worker.checkpoints.store import CheckpointStore
-from services.worker.leases.keeper import LeaseKeeper, Sweeper
-from services.worker.leases.store import MOST_HANDOVERS, CommandPlace, Expired, LeaseStore
+from services.worker.leases.keeper import LeaseKeeper
+from services.worker.leases.rules import MOST_HANDOVERS, CommandPlace, Expired
+from services.worker.leases.store import LeaseStore
+from services.worker.leases.sweeps import Sweeper
 
 PATIENCE_SECONDS = 20
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.worker.leases.store import CommandPlace, LeaseStore
+from services.worker.leases.rules import CommandPlace
+from services.worker.leases.store import LeaseStore
 from services.worker.queue.rules import NORMAL, PATIENT, URGENT, Parked, QueueBounds, Taken
 from services.worker.queue.store import QueueStore
 from tests.integration.worker.test_leases import expire, states

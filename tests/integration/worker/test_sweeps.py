@@ -18,7 +18,8 @@ from services.kit.deadletters import Record
 from services.kit.ids import new_id
 from services.kit.producer import Producer
 from services.worker.leases.letters import CommandLetters
-from services.worker.leases.store import CommandPlace, Expired, LeaseStore
+from services.worker.leases.rules import CommandPlace, Expired
+from services.worker.leases.store import LeaseStore
 from services.worker.leases.sweeps import MOST_SENDS, Republisher
 from services.worker.queue.reader import CommandReader
 from services.worker.subscribers import UnknownCommands

@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from services.worker.leases.store import CommandPlace
+from services.worker.leases.rules import CommandPlace
 from services.worker.queue.reader import CommandReader
 from tests.unit.kit.records import Message
 

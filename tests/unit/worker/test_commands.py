@@ -19,7 +19,7 @@ from services.kit.consumer import Received
 from services.kit.producer import Producer
 from services.worker.domain import Job
 from services.worker.leases.keeper import LeaseKeeper
-from services.worker.leases.store import Claim, CommandPlace
+from services.worker.leases.rules import Claim, CommandPlace
 from services.worker.outbox import Outbox, OutStream
 from services.worker.subscribers import Bounds, CommandIntake
 from tests.unit.worker.runs import job

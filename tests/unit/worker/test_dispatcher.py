@@ -15,7 +15,7 @@ from contracts.event import Envelope
 from contracts.responses import RunResponseV1
 from services.kit.consumer import Received
 from services.kit.retry import Backoff
-from services.worker.leases.store import Claim, CommandPlace
+from services.worker.leases.rules import Claim, CommandPlace
 from services.worker.queue.dispatcher import Dispatcher
 from services.worker.queue.rules import (
     NORMAL,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
 import pytest
 
 from services.worker.leases.keeper import LeaseKeeper
-from services.worker.leases.store import LeaseStore
+from services.worker.leases.rules import Claim, CommandPlace
 
 SECONDS = 1.2
 
@@ -33,7 +32,16 @@ class Flaky:
         self.renewed.set()
         return {response_id: False for response_id, _ in held}
 
-    async def release(self, *_: Any, **__: Any) -> list[Any]:
+    async def claim(self, commands: Sequence[CommandPlace]) -> dict[str, Claim]:
+        return {one.response_id: Claim(1, cancelled=False) for one in commands}
+
+    async def finish(
+        self, held: Sequence[tuple[str, int]], *, checkpointed: Sequence[str] = ()
+    ) -> None: ...
+
+    async def release(
+        self, held: Sequence[tuple[str, int]], *, orderly: bool, again_after_seconds: float
+    ) -> list[CommandPlace]:
         return []
 
 
@@ -43,7 +51,7 @@ async def test_a_lease_outlasts_what_is_over_in_less_than_its_time(
 ) -> None:
     fatal: list[BaseException] = []
     store = trouble()
-    keeper = LeaseKeeper(cast("LeaseStore", store), seconds=SECONDS, on_fatal=fatal.append)
+    keeper = LeaseKeeper(store, seconds=SECONDS, on_fatal=fatal.append)
     began = time.monotonic()
     keeper.hold({"resp_1": 1}, since=began)
     await keeper.start()
