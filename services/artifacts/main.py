@@ -19,11 +19,12 @@ from services.artifacts.service import Keeper, Library
 from services.artifacts.settings import ArtifactsSettings
 from services.artifacts.store import PostgresRecords
 from services.artifacts.subscribers import TYPES, LifecycleSubscriber
+from services.kit.batches import Subscription
 from services.kit.blobs.opening import open_blobs
 from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import ClaimSweeper
 from services.kit.clock import SystemClock
-from services.kit.consumer import Consumers, Subscription
+from services.kit.consumer import Consumers
 from services.kit.database import create_engine, ping
 from services.kit.deadletters import DeadLetters
 from services.kit.health import Health, ProgressWatch

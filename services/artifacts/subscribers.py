@@ -13,9 +13,9 @@ from services.artifacts.domain import Found, Limits, Refused
 from services.artifacts.errors import ArtifactsError, UnreadableResponseError
 from services.artifacts.outputs import find_files
 from services.artifacts.service import Keeper
+from services.kit.batches import Received
 from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
-from services.kit.consumer import Received
 from services.kit.deadletters import RefusalError
 
 TYPES = frozenset({ResponseFinishedV1.TYPE, ResponseDeletedV1.TYPE})

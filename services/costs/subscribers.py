@@ -9,7 +9,7 @@ from contracts.tools import ToolResultV1
 from contracts.topics import RESPONSES_LIFECYCLE, TOOLS_RESULTS
 from services.costs.errors import LedgerRefusedError
 from services.costs.service import Bookkeeper
-from services.kit.consumer import Handler, Received, Subscription
+from services.kit.batches import Handler, Received, Subscription
 from services.kit.deadletters import RefusalError
 from services.kit.health import ProgressWatch
 

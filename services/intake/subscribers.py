@@ -21,10 +21,10 @@ from services.intake.admission.settling import Settler, settlement
 from services.intake.conversations.turns_store import TurnStore
 from services.intake.domain import AcceptedRow, FinishedRow, TurnEnd, output_items
 from services.intake.store import ResponseStore
+from services.kit.batches import Received
 from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_out
 from services.kit.clock import Clock
-from services.kit.consumer import Received
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from contracts.topics import TOPICS
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet
 

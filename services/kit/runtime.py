@@ -15,8 +15,8 @@ from typing import Protocol, TypeVar
 import uvloop
 
 from contracts.providers import ProvidersFileError
-from services.kit.consumer import OUTAGES
 from services.kit.logging import configure_logging
+from services.kit.outages import OUTAGES
 from services.kit.settings import ServiceSettings
 from services.kit.telemetry import configure_telemetry
 

@@ -6,7 +6,7 @@ from typing import cast
 
 from contracts.tools import CallMcpToolV1
 from contracts.topics import MCP_COMMANDS
-from services.kit.consumer import Received, Subscription
+from services.kit.batches import Received, Subscription
 from services.kit.health import ProgressWatch
 from services.mcp_broker.service import Accepted, Broker
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from opentelemetry import metrics
 
 from services.kit.clock import Clock
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.retry import Backoff
 from services.kit.tasks import TaskSet
 from services.webhooks.domain.endpoints import Attempt, Claim, Outcome, RetryRule

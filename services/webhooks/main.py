@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
 from contracts.topics import RESPONSES_LIFECYCLE
+from services.kit.batches import Subscription
 from services.kit.clock import SystemClock
-from services.kit.consumer import Consumers, Subscription
+from services.kit.consumer import Consumers
 from services.kit.database import create_engine, ping
 from services.kit.deadletters import DeadLetters
 from services.kit.health import Health, ProgressWatch

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from opentelemetry import metrics
 
 from contracts.responses import ResponseFinishedV1
+from services.kit.batches import Received
 from services.kit.clock import Clock
-from services.kit.consumer import Received
 from services.kit.deadletters import Record
 from services.webhooks.domain.events import Event, type_of
 from services.webhooks.service import Inbox

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from contracts.responses import CancelResponseV1
 from contracts.topics import RESPONSES_CONTROL
 from services.kit.codec import decode
-from services.kit.consumer import OUTAGES
 from services.kit.database import refuses_values
 from services.kit.deadletters import DeadLetters, Record
+from services.kit.outages import OUTAGES
 from services.kit.retry import Backoff, retry
 from services.kit.tail import Tail
 from services.kit.tasks import TaskSet

@@ -11,11 +11,12 @@ from typing import Protocol
 import orjson
 
 from contracts.responses import RunResponseV1
+from services.kit.batches import Received
 from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.claimcheck import ClaimCheckError, check_out
-from services.kit.consumer import OUTAGES, Received
 from services.kit.deadletters import Record, RefusalError
 from services.kit.ids import created_ms
+from services.kit.outages import OUTAGES
 from services.kit.tasks import TaskSet
 from services.worker.domain import Job
 from services.worker.errors import LeaseLostError

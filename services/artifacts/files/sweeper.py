@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from services.artifacts.files.service import Files
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.intake.admission.limiter import Ask, Settlement
 from services.intake.admission.limits import Standing, Use, cost_of
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import logging
 from sqlalchemy.exc import DBAPIError
 
 from services.intake.errors import ApiError, invalid, unavailable
-from services.kit.consumer import OUTAGES
 from services.kit.database import refuses_values
+from services.kit.outages import OUTAGES
 
 logger = logging.getLogger(__name__)
 

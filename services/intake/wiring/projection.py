@@ -16,7 +16,8 @@ from services.intake.wiring.admission import Admission
 from services.intake.wiring.history import History
 from services.intake.wiring.shared import Shared
 from services.intake.wiring.streams import Streams
-from services.kit.consumer import Consumers, Subscription
+from services.kit.batches import Subscription
+from services.kit.consumer import Consumers
 from services.kit.database import ping
 from services.kit.health import Health, Probe, ProgressWatch, Reader
 from services.kit.runtime import Runtime

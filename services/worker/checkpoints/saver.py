@@ -11,7 +11,7 @@ import orjson
 from contracts.responses import ClaimCheck
 from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in, check_out
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.retry import TWO_MINUTES, retry
 from services.worker.checkpoints.state import Row, State, decode, encode
 from services.worker.errors import LeaseLostError

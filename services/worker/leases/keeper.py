@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.tasks import TaskSet
 from services.worker.leases.rules import AGAIN_SECONDS, Claim, CommandPlace
 

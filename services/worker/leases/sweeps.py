@@ -9,8 +9,8 @@ from typing import Protocol
 
 from contracts.topics import RESPONSES_COMMANDS
 from services.kit.codec import decode
-from services.kit.consumer import OUTAGES
 from services.kit.deadletters import Record
+from services.kit.outages import OUTAGES
 from services.kit.producer import Producer
 from services.kit.tasks import TaskSet
 from services.worker.leases.letters import CommandLetters

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from contracts.event import Envelope
 from contracts.responses import RunResponseV1
-from services.kit.consumer import OUTAGES
+from services.kit.outages import OUTAGES
 from services.kit.retry import Backoff, retry
 from services.kit.tasks import TaskSet
 from services.worker.leases.keeper import LeaseKeeper

@@ -7,7 +7,8 @@ from functools import partial
 
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
-from services.kit.consumer import Consumers, Subscription
+from services.kit.batches import Subscription
+from services.kit.consumer import Consumers
 from services.worker.checkpoints.saver import Checkpoints
 from services.worker.checkpoints.store import CheckpointStore
 from services.worker.control import Control

@@ -25,11 +25,12 @@ from services.artifacts.domain import Limits, Query, artifact_id
 from services.artifacts.service import Keeper
 from services.artifacts.store import PostgresRecords
 from services.artifacts.subscribers import TYPES, LifecycleSubscriber
+from services.kit.batches import Subscription
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.claimcheck import check_in
 from services.kit.clock import SystemClock
 from services.kit.codec import Stamp, decode, dumps, encode
-from services.kit.consumer import Consumers, Subscription
+from services.kit.consumer import Consumers
 from services.kit.deadletters import DeadLetters
 from services.kit.producer import Producer
 from tests.integration.artifacts.conftest import NOW

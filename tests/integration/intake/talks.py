@@ -23,9 +23,9 @@ from services.intake.items.item import Item
 from services.intake.items.listing import ListQuery
 from services.intake.store import ResponseStore
 from services.intake.subscribers import Projection
+from services.kit.batches import Received
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.clock import SystemClock
-from services.kit.consumer import Received
 from services.kit.ids import new_id
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

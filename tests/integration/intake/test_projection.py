@@ -31,10 +31,10 @@ from services.intake.errors import ApiError
 from services.intake.items.history import Reader
 from services.intake.store import ResponseStore
 from services.intake.subscribers import Projection
+from services.kit.batches import Received
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.claimcheck import check_in
 from services.kit.clock import SystemClock
-from services.kit.consumer import Received
 from services.kit.database import refuses_values
 from services.kit.ids import new_id
 

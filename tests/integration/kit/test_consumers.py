@@ -10,7 +10,8 @@ from typing import cast
 from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts.responses import ResponseDeletedV1
-from services.kit.consumer import Consumers, Handler, Received, Subscription
+from services.kit.batches import Handler, Received, Subscription
+from services.kit.consumer import Consumers
 from services.kit.deadletters import DeadLetters, RefusalError
 from services.kit.producer import Producer
 from services.kit.retry import Backoff

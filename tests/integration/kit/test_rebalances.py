@@ -7,7 +7,8 @@ from collections import Counter
 from typing import cast
 
 from contracts.responses import ResponseDeletedV1
-from services.kit.consumer import Consumers, Received, Subscription
+from services.kit.batches import Received, Subscription
+from services.kit.consumer import Consumers
 from services.kit.deadletters import DeadLetters
 from services.kit.producer import Producer
 from tests.integration.kit.topics import MakeTopic, eventually

@@ -9,8 +9,8 @@ import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
+from services.kit.batches import Received
 from services.kit.clock import SystemClock
-from services.kit.consumer import Received
 from services.kit.deadletters import DeadLetters, Record
 from services.kit.health import ProgressWatch
 from services.kit.producer import Producer

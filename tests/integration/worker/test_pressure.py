@@ -15,8 +15,9 @@ from contracts.event import Envelope
 from contracts.responses import CancelResponseV1, RunResponseV1
 from contracts.topics import RESPONSES_CONTROL
 from infra.topics import apply
+from services.kit.batches import Subscription
 from services.kit.codec import Stamp, encode
-from services.kit.consumer import Consumers, Subscription
+from services.kit.consumer import Consumers
 from services.kit.deadletters import DeadLetters
 from services.kit.ids import new_id
 from services.kit.producer import Producer

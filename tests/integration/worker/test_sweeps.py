@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts.responses import RunResponseV1
 from contracts.topics import RESPONSES_COMMANDS
 from infra.topics import apply
-from services.kit.consumer import Consumers, Received, Subscription
+from services.kit.batches import Received, Subscription
+from services.kit.consumer import Consumers
 from services.kit.deadletters import Record
 from services.kit.ids import new_id
 from services.kit.producer import Producer

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from contracts.event import UnknownContractError
 from contracts.responses import ResponseDeletedV1
-from services.kit.consumer import Handler, Received, Subscription, _Batches
+from services.kit.batches import Batches, Handler, Received, Subscription
 from services.kit.deadletters import Record, RefusalError
 from services.kit.retry import Backoff
 from tests.unit.kit.records import TOPIC, Graveyard, Message, message
@@ -56,7 +56,7 @@ async def run(handle: Handler, *messages: Message) -> Graveyard:
         types=frozenset({ResponseDeletedV1.TYPE}),
         backoff=AT_ONCE,
     )
-    await _Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", messages))
+    await Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", messages))
     return graveyard
 
 
@@ -96,7 +96,7 @@ async def test_messages_of_other_types_are_skipped() -> None:
     subscription = Subscription(
         topics=(TOPIC,), group="test", handle=handle, types=frozenset({"other"})
     )
-    await _Batches(subscription, Graveyard()).handle(cast("tuple[Record, ...]", (message("a", 1),)))
+    await Batches(subscription, Graveyard()).handle(cast("tuple[Record, ...]", (message("a", 1),)))
     assert handle.calls == []
 
 
@@ -176,7 +176,7 @@ async def test_a_dead_letter_that_can_not_be_written_is_tried_again_and_then_sto
         backoff=AT_ONCE,
     )
     with pytest.raises(KafkaConnectionError):
-        await _Batches(subscription, Closed()).handle(
+        await Batches(subscription, Closed()).handle(
             cast("tuple[Record, ...]", (Message(b"poison", 1), message("a", 2)))
         )
     assert handle.calls == []
@@ -203,7 +203,7 @@ async def test_what_is_not_preselected_is_neither_decoded_nor_handled() -> None:
         preselect=preselect,
     )
     batch = (message("resp_1", 0), Message(b"no JSON", 1), message("resp_2", 2))
-    await _Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", batch))
+    await Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", batch))
     assert handling.calls == [["resp_2"]]
     assert graveyard.offsets == []
     assert asked == [3, 3, 3]
@@ -251,5 +251,5 @@ async def test_who_can_pass_on_unknown_types_gets_them_and_no_others() -> None:
         unknown=unknown,
     )
     records = (of_type("antiphon.response.run.v99", 1), message("r2", 2), Message(b"{", 3))
-    await _Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", records))
+    await Batches(subscription, graveyard).handle(cast("tuple[Record, ...]", records))
     assert (passed, handle.calls, graveyard.offsets) == ([1], [["r2"]], [3])

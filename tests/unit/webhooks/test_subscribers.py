@@ -13,9 +13,9 @@ import pytest
 from contracts.event import Envelope
 from contracts.principal import Principal
 from contracts.responses import ResponseFinishedV1
+from services.kit.batches import Received
 from services.kit.clock import SystemClock
 from services.kit.codec import Stamp, decode, encode
-from services.kit.consumer import Received
 from services.kit.deadletters import Record
 from services.webhooks.domain.events import Event
 from services.webhooks.service import Interest

@@ -13,9 +13,9 @@ from aiokafka.errors import KafkaConnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from contracts.event import Envelope
+from services.kit.batches import Received
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.blobs.store import BlobMissingError
-from services.kit.consumer import Received
 from services.kit.producer import Producer
 from services.worker.domain import Job
 from services.worker.leases.keeper import LeaseKeeper

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from contracts.event import Envelope
 from contracts.responses import RunResponseV1
-from services.kit.consumer import Received
+from services.kit.batches import Received
 from services.kit.retry import Backoff
 from services.worker.leases.rules import Claim, CommandPlace
 from services.worker.queue.dispatcher import Dispatcher
