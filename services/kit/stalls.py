@@ -10,40 +10,45 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.kit.joined_writes import JoinedWrites
 
 
-class Stall:
-    """Cuts a connection whose client takes no byte for so long although some wait for it.
+class StallGuard(asyncio.Protocol):
+    """Cuts a connection whose client takes no byte for `stall_seconds` although some wait for it.
 
-    It is asked for only when a transport's buffer is full, so what flows costs nothing.
+    Stands before one of uvicorn's protocols among the bases of a class. It is told only of a
+    transport's buffer that is full, so what flows costs nothing.
     """
 
-    __slots__ = ("_seconds", "_timer")
+    stall_seconds = 60.0
+    transport: asyncio.Transport
+    _stall: asyncio.TimerHandle | None = None
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        """Abort the transport later; what is buffered for it is dropped then."""
-        self.end()
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().pause_writing()
+        self._end_stall()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._seconds, transport.abort)
+        # What is buffered is dropped then.
+        self._stall = loop.call_later(self.stall_seconds, self.transport.abort)
 
-    def end(self) -> None:
-        """The client reads on, or is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        super().resume_writing()
+        self._end_stall()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._end_stall()
+        super().connection_lost(exc)
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
 
-class Http(HttpToolsProtocol):
+class Http(StallGuard, HttpToolsProtocol):
     """Uvicorn's HTTP protocol with a bound on clients that stop reading, or sending."""
 
-    stall_seconds = 60.0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._stall = Stall(self.stall_seconds)
-        self._body: asyncio.TimerHandle | None = None
+    _body: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
@@ -70,19 +75,8 @@ class Http(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def pause_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        super().pause_writing()
-        self._stall.begin(self.transport)
-
-    def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
-        super().resume_writing()
-        self._stall.end()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._stall.end()
         if self._body is not None:
             self._body.cancel()
         super().connection_lost(exc)
