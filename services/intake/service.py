@@ -34,7 +34,8 @@ from services.intake.items.history import Reader, items_of
 from services.intake.log import Log
 from services.intake.request import CreateResponse, parse_create
 from services.intake.sockets.lanes import Context
-from services.intake.streaming.followers import DrainedError, Follower, Hub
+from services.intake.streaming.followers import DrainedError, Follower
+from services.intake.streaming.hubs import Hub
 from services.intake.tool_policy import Headers, warnings_about_tools
 from services.kit.blobs.store import BlobStore
 from services.kit.claimcheck import check_in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from services.intake.streaming.followers import Hubs
+from services.intake.streaming.hubs import Hubs
 from services.kit.health import Health
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ import orjson
 from contracts.packs import Entry, Flag, PackError, decode_pack
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.domain import StoredResponse
-from services.intake.streaming.followers import HEARTBEAT, Follower, Hub, Hubs
+from services.intake.streaming.followers import HEARTBEAT, Follower
+from services.intake.streaming.hubs import Hub, Hubs
 from services.intake.streaming.log_reads import LogRead, LogReads
 from services.intake.streaming.retelling import retell
 from services.kit.blobs.store import BlobMissingError, BlobStore

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from contracts.topics import RESPONSES_EVENTS
 from services.intake.settings import IntakeSettings
-from services.intake.streaming.followers import Hubs
+from services.intake.streaming.hubs import Hubs
 from services.intake.streaming.log_reads import LogReads
 from services.intake.streaming.partition_seat import PartitionSeat
 from services.intake.streaming.resume import Resumer

@@ -18,7 +18,7 @@ from contracts.topics import RESPONSES_EVENTS
 from infra.topics import apply
 from services.intake.domain import StoredResponse
 from services.intake.streaming import resume
-from services.intake.streaming.followers import Hubs
+from services.intake.streaming.hubs import Hubs
 from services.intake.streaming.log_reads import LogReads
 from services.intake.streaming.resume import Resumer
 from services.kit.blobs.disk import DiskBlobs

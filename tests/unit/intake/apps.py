@@ -24,7 +24,7 @@ from services.intake.items.history import Reader
 from services.intake.items.item import Identified
 from services.intake.log import Log
 from services.intake.service import Bounds, Responses
-from services.intake.streaming.followers import Hub
+from services.intake.streaming.hubs import Hub
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.deadletters import Record
 from services.kit.producer import Headers, Producer

@@ -11,7 +11,7 @@ import orjson
 
 from contracts.packs import Entry, Flag
 from services.intake.domain import StoredResponse
-from services.intake.streaming.followers import Hub, Hubs
+from services.intake.streaming.hubs import Hub, Hubs
 from services.intake.streaming.log_reads import LogReads
 from services.intake.streaming.resume import Resumer
 from services.kit.blobs.store import BlobStore

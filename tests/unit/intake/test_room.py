@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from contracts.packs import Entry
 from services.intake.admission.seats import Body, Pool, Seat, SeatBounds, Seats
 from services.intake.errors import ApiError
-from services.intake.streaming.followers import Follower, Hub, SlowReaderError
+from services.intake.streaming.followers import Follower, SlowReaderError
+from services.intake.streaming.hubs import Hub
 from tests.unit.kit.records import Graveyard
 
 MOST = 100

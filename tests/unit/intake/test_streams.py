@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.packs import Entry, Flag, PackError, encode_pack
-from services.intake.streaming.followers import HEARTBEAT, Follower, Hub, SlowReaderError
+from services.intake.streaming.followers import HEARTBEAT, Follower, SlowReaderError
+from services.intake.streaming.hubs import Hub
 from tests.unit.kit.records import Graveyard, Message
 
 
