@@ -54,17 +54,37 @@ PEER_BARS: tuple[tuple[Scenario, str, float], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One scenario through one gateway; `counted` is what the generator printed."""
+class Measurement:
+    """One scenario and what was found under it; `counted` is what the generator printed."""
 
     scenario: Scenario
-    gateway: str
     seconds: float
     counted: dict[str, Any]
     cpu_s: dict[str, float]
     rss_mb: dict[str, float]
-    gateway_cores: float
     foreign_cores: float
+
+    @property
+    def errors(self) -> int:
+        return sum(map(int, self.counted["errors"].values()))
+
+    @property
+    def answers(self) -> float:
+        """Requests, or streams' worth of deltas, within the window."""
+        streams = self.counted["deltas"] / self.scenario.deltas
+        return float(streams if self.scenario.stream else self.counted["requests"])
+
+    def per_1000(self, part: str) -> float:
+        """CPU seconds of a part, or of all of a kind, per 1000 requests or streams."""
+        return self.cpu_s[part] / max(self.answers, 1.0) * 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run(Measurement):
+    """One scenario through one gateway."""
+
+    gateway: str
+    gateway_cores: float
 
     @property
     def rate(self) -> float:
@@ -72,20 +92,9 @@ class Run:
         name = "events" if self.scenario.stream else "requests"
         return float(self.counted[name]) / self.seconds
 
-    @property
-    def errors(self) -> int:
-        return sum(map(int, self.counted["errors"].values()))
-
     def __str__(self) -> str:
         noun = "events" if self.scenario.stream else "answers"
         return f"{self.scenario.title}, {self.gateway}: {self.rate:,.0f} {noun}/s"
-
-    def per_1000(self, part: str) -> float:
-        """CPU seconds of a part per 1000 requests, or per 1000 streams' worth of deltas."""
-        per_stream = self.scenario.deltas
-        streams = self.counted["deltas"] / per_stream
-        done = streams if self.scenario.stream else self.counted["requests"]
-        return self.cpu_s[part] / max(float(done), 1.0) * 1000
 
 
 @dataclass(kw_only=True, slots=True)

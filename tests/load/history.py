@@ -24,7 +24,7 @@ from services.kit.migrate import migrate
 from tests.load.dataset import DataSet, fill
 from tests.load.machine import describe
 from tests.load.queries import BAR_P95_MS, CONNECTIONS, Queries, Timing, measure
-from tests.load.report import page_with_section, table
+from tests.load.report import page_with_section, stamp, table
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 HEADING = "## With many stored responses"
@@ -100,7 +100,6 @@ async def _sizes(url: str) -> str:
 
 def render(data: str, timings: list[Timing]) -> str:
     """Give the section of the page."""
-    machine = ", ".join(f"{name} {value}" for name, value in describe().items())
     head = ["query", "asked", "p50 ms", "p95 ms", "p99 ms", f"p95 < {BAR_P95_MS:.0f} ms"]
     rows = [
         [
@@ -114,7 +113,7 @@ def render(data: str, timings: list[Timing]) -> str:
     return "\n\n".join(
         [
             METHOD,
-            f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {machine}.",
+            stamp(describe()),
             f"{data}.",
             table(head, rows),
         ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.load.figures import (
     ANTIPHON,
     GATEWAY_PARTS,
     PEERS,
     UPSTREAM,
+    Bar,
     Figures,
     Run,
     added_ms,
@@ -33,6 +34,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])
     return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def stamp(machine: Mapping[str, str]) -> str:
+    """Say when this is, and on which machine."""
+    words = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {words}."
+
+
+def verdicts(judged: Sequence[Bar]) -> str:
+    """Lay out what was reached of each bar."""
+    rows = [[b.what, b.bar, b.reached, "met" if b.met else "missed"] for b in judged]
+    return table(["what", "bar", "reached", "verdict"], rows)
 
 
 def _throughput(figures: Figures) -> str:
@@ -99,21 +112,19 @@ def _others(figures: Figures) -> str:
 
 def render(figures: Figures) -> str:
     """Give everything as Markdown paragraphs and tables."""
-    machine = ", ".join(f"{name} {value}" for name, value in figures.machine.items())
     foreign = max((run.foreign_cores for run in figures.runs), default=0.0)
     noise = f"Other programs kept up to {foreign:.2f} cores busy"
     loud = " - too much for these figures to count" if foreign > BUSY_CORES else ""
-    judged = [[b.what, b.bar, b.reached, "met" if b.met else "missed"] for b in bars(figures)]
     cost = "CPU seconds of each part per 1000 requests or streams, and its resident memory:"
     paragraphs = [
-        f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {machine}.",
+        stamp(figures.machine),
         f"{figures.pinning} {noise}{loud}.",
         _others(figures).strip(),
         _throughput(figures),
         _lag(figures),
         cost,
         _cost(figures),
-        table(["what", "bar", "reached", "verdict"], judged),
+        verdicts(bars(figures)),
         *(f"Problem: {problem}." for problem in figures.problems),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"

@@ -21,14 +21,14 @@ from infra.local.parts.postgres import PostgresServer
 from infra.local.process import serving
 from infra.local.settings import CHECKOUT
 from infra.local.stack import Stack
-from tests.load.figures import Scenario
+from tests.load.figures import JSON_100, Scenario
 from tests.load.footprint import Footprint, read_footprint
 from tests.load.generator import Load
 from tests.load.machine import bind, read_usage
 from tests.load.report import page_with_section
 from tests.load.runner import generating
 from tests.load.scale_report import HEADING, SIZING_HEADING, render, render_sizing
-from tests.load.scale_rows import JSON, LOADS, Row, by_kind
+from tests.load.scale_rows import LOADS, Row, by_kind
 from tests.load.stacks import UpstreamPart, own_stack
 from tests.load.upstream import HOST
 
@@ -54,7 +54,7 @@ class Scale:
     async def run(self, upstream_port: int) -> list[Row]:
         """Give a row for each load, after one that only warms up."""
         async with serving(UpstreamPart(self._stack.settings.home, upstream_port)):
-            await self._load(JSON)
+            await self._load(JSON_100)
             rows = []
             for scenario in LOADS:
                 await asyncio.sleep(REST_S)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from tests.load.figures import GATEWAY_PARTS
 from tests.load.machine import describe
-from tests.load.report import table
+from tests.load.report import stamp, table
 from tests.load.scale_rows import LOADS, PACED_400, Row, measured
 from tests.load.sizing import (
     INTAKE_CONNECTIONS,
@@ -28,7 +27,6 @@ STREAMS = (1_000, 10_000, 100_000)
 
 def render(rows: Sequence[Row]) -> str:
     """Give the section with the figures."""
-    machine = ", ".join(f"{name} {value}" for name, value in describe().items())
     noise = max((row.foreign_cores for row in rows), default=0.0)
     parts = [*GATEWAY_PARTS, "kafka", "postgres"]
     lines = [
@@ -52,10 +50,9 @@ def render(rows: Sequence[Row]) -> str:
         "cores, so that more of them can't answer more; CPU seconds are per 1000 requests or "
         "streams, of all intakes, of all workers. MB are of intakes and workers."
     )
-    when = f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {machine}."
     busy = f"Other programs kept up to {noise:.2f} cores busy."
     figures = table([*head, *cpu, "MB", "errors"], lines)
-    return "\n\n".join([method, f"{when} {busy}", figures])
+    return "\n\n".join([method, f"{stamp(describe())} {busy}", figures])
 
 
 def render_sizing(rows: Sequence[Row]) -> str:

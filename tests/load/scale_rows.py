@@ -5,47 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tests.load.figures import Scenario
+from tests.load.figures import JSON_100, PACED_100, Measurement, Scenario
 from tests.load.footprint import Footprint
 from tests.load.sizing import Measured
 
-JSON, PACED_100, PACED_400 = LOADS = (
-    Scenario("JSON, 100 connections", "json", 100, stream=False),
-    Scenario("100 streams of 50 tokens/s", "paced", 100, interval_ms=20),
-    Scenario("400 streams of 50 tokens/s", "paced", 400, interval_ms=20),
-)
+PACED_400 = Scenario("400 streams of 50 tokens/s", "paced", 400, interval_ms=20)
+LOADS = (JSON_100, PACED_100, PACED_400)
 INTAKE_STREAM_KB, WORKER_STREAM_KB = 40.0, 100.0
 """Memory of an open stream: what `make soak` holds with 1,000 of them, less the idle process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class Row(Measurement):
     """One load on so many intakes and workers; CPU and memory are of all of a kind together."""
 
     size: int
-    scenario: Scenario
-    seconds: float
-    counted: dict[str, Any]
-    cpu_s: dict[str, float]
-    rss_mb: dict[str, float]
-    foreign_cores: float
     left: Footprint
-
-    @property
-    def errors(self) -> int:
-        return sum(map(int, self.counted["errors"].values()))
-
-    @property
-    def answers(self) -> float:
-        """Requests, or streams' worth of deltas, within the window."""
-        streams = self.counted["deltas"] / self.scenario.deltas
-        return float(streams if self.scenario.stream else self.counted["requests"])
-
-    def per_1000(self, kind: str) -> float:
-        """CPU seconds of all of a kind, per 1000 requests or streams."""
-        return self.cpu_s[kind] / max(self.answers, 1.0) * 1000
 
 
 def by_kind(values: Mapping[str, float]) -> dict[str, float]:
@@ -64,7 +40,7 @@ def measured(rows: Sequence[Row]) -> Measured | None:
     """
     smallest = min((row.size for row in rows), default=0)
     found = {row.scenario: row for row in rows if row.size == smallest}
-    json, streams = found.get(JSON), found.get(PACED_400)
+    json, streams = found.get(JSON_100), found.get(PACED_400)
     if json is None or streams is None or not json.answers or not streams.answers:
         return None
     deltas = float(streams.counted["deltas"])

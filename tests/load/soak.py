@@ -31,7 +31,7 @@ from tests.load.backlog import Backlog
 from tests.load.figures import GATEWAY_PARTS, Bar
 from tests.load.generator import Load
 from tests.load.machine import bind, describe, read_usage
-from tests.load.report import page_with_section, table
+from tests.load.report import page_with_section, stamp, table, verdicts
 from tests.load.runner import generating
 from tests.load.stacks import UpstreamPart, own_stack
 from tests.load.templates import model_name
@@ -196,7 +196,6 @@ def judge(found: Found, plan: Plan, restarted: list[str]) -> list[Bar]:
 
 def render(found: Found, plan: Plan, bars: list[Bar]) -> str:
     """Give the section of the page."""
-    machine = ", ".join(f"{name} {value}" for name, value in describe().items())
     inside = [sample for sample in found.samples if sample.at_s < plan.seconds]
     shown = inside[:: max(1, len(inside) // ROWS)]
     parts = [*GATEWAY_PARTS, "kafka", "postgres"]
@@ -223,14 +222,13 @@ def render(found: Found, plan: Plan, bars: list[Bar]) -> str:
         f"The last response ended {max(0.0, found.drained_s):.0f} s after the window."
     )
     head = ["minute", "queued", "background", "streams", *(f"{part} MB" for part in parts)]
-    judged = [[b.what, b.bar, b.reached, "met" if b.met else "missed"] for b in bars]
     return "\n\n".join(
         [
             load,
-            f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}; {machine}.",
+            stamp(describe()),
             table(head, [idle, *rows]),
             drained,
-            table(["what", "bar", "reached", "verdict"], judged),
+            verdicts(bars),
         ]
     )
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.load.figures import Scenario
+from tests.load.figures import JSON_100, PACED_100, Scenario
 from tests.load.footprint import Footprint, topic_bytes
 from tests.load.scale import options
 from tests.load.scale_report import render, render_sizing
-from tests.load.scale_rows import JSON, PACED_100, PACED_400, Row, by_kind, measured
+from tests.load.scale_rows import PACED_400, Row, by_kind, measured
 from tests.load.sizing import Measured, Use, needs
 
 KINDS = ("intake", "worker", "kafka", "postgres")
@@ -37,7 +37,7 @@ def row(scenario: Scenario, *, size: int = 1, cpu_s: float, kafka: int, **counte
     )
 
 
-ANSWERS = row(JSON, cpu_s=0.5, kafka=5_000_000, requests=1_000)
+ANSWERS = row(JSON_100, cpu_s=0.5, kafka=5_000_000, requests=1_000)
 STREAMS = row(PACED_400, cpu_s=3.0, kafka=35_000_000, deltas=100_000)
 
 
@@ -55,7 +55,7 @@ def test_a_delta_costs_what_a_stream_costs_beyond_an_answer_without_deltas() -> 
 
 
 def test_costs_are_those_of_the_smallest_stack_and_need_both_loads() -> None:
-    larger = row(JSON, size=4, cpu_s=9.0, kafka=1, requests=1)
+    larger = row(JSON_100, size=4, cpu_s=9.0, kafka=1, requests=1)
     assert measured([larger, ANSWERS, STREAMS]) == measured([ANSWERS, STREAMS])
     assert measured([ANSWERS, row(PACED_400, size=4, cpu_s=1, kafka=1, deltas=1)]) is None
     assert measured([]) is None
@@ -128,7 +128,7 @@ def test_the_text_has_a_row_for_each_load_and_size() -> None:
     text = render([ANSWERS, STREAMS, row(PACED_100, size=2, cpu_s=1, kafka=1, deltas=1_000)])
     cells = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
     rows = {line[1]: line[2:-1] for line in cells if len(line) > 5}
-    assert rows[f"{JSON.title}, 1 x 1"][3:] == ["0.50", "0.50", "0.50", "0.50", "200", "0"]
+    assert rows[f"{JSON_100.title}, 1 x 1"][3:] == ["0.50", "0.50", "0.50", "0.50", "200", "0"]
     assert rows[f"{PACED_100.title}, 2 x 2"][0] == "1"
     assert "workers" in render_sizing([ANSWERS, STREAMS])
 
