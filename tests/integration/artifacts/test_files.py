@@ -32,11 +32,11 @@ from services.artifacts.tables import BLOBS, FILES
 from services.kit.blobs.disk import DiskBlobs
 from services.kit.blobs.opening import open_blobs
 from services.kit.blobs.store import PIECE_BYTES, BlobMissingError, BlobStore
-from services.kit.http import HttpServer
 from services.kit.settings import ServiceSettings
 from tests.e2e.waiting import found, until
 from tests.integration.artifacts.conftest import Apply
 from tests.integration.artifacts.facts import deleted, file_item, finished
+from tests.integration.serving import address, as_intake, served
 
 TOKEN = "a-shared-secret"
 LIMIT = 3 * PIECE_BYTES
@@ -78,9 +78,7 @@ class Api:
         **headers: str,
     ) -> tuple[int, Any]:
         sent = {
-            "authorization": f"Bearer {token}",
-            "x-antiphon-key-id": "key_1",
-            "x-antiphon-project": project,
+            **as_intake(token, project=project),
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }
         asking = self.session.request(method, self.base + path, headers=sent, data=data, json=json)
@@ -114,11 +112,8 @@ async def serving(
         routes=[*api.routes(), *api.internal_routes()],
         exception_handlers={**ERRORS, **FILE_ERRORS},
     )
-    server = HttpServer(app, host="127.0.0.1", port=0, drain_seconds=1)
-    await server.start()
-    async with aiohttp.ClientSession() as session:
-        yield Api(files, clock, session, f"http://127.0.0.1:{server.port}")
-    await server.stop()
+    async with served(app) as server, aiohttp.ClientSession() as session:
+        yield Api(files, clock, session, address(server))
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -137,8 +132,8 @@ async def blobs(request: pytest.FixtureRequest, tmp_path: Path, s3: Any) -> Blob
 
 @pytest.fixture
 async def api(engine: AsyncEngine, blobs: BlobStore) -> AsyncIterator[Api]:
-    async for served in serving(engine, blobs):
-        yield served
+    async for spoken_to in serving(engine, blobs):
+        yield spoken_to
 
 
 def key_of(content: bytes) -> str:

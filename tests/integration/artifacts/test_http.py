@@ -21,10 +21,10 @@ from services.kit.blobs.disk import DiskBlobs
 from services.kit.blobs.opening import open_blobs
 from services.kit.blobs.store import BlobStore
 from services.kit.database import create_engine
-from services.kit.http import HttpServer
 from services.kit.settings import ServiceSettings
 from tests.integration.artifacts.conftest import Apply
 from tests.integration.artifacts.facts import FINISHED_AT, file_item, finished, image_item, png
+from tests.integration.serving import address, as_intake, served
 
 TOKEN = "a-shared-secret"
 IMAGE = artifact_id("resp_1", "ig_1", 0)
@@ -48,12 +48,9 @@ class Client:
         **headers: str,
     ) -> tuple[int, Any, Any]:
         """Return status, headers and body: parsed when it is JSON."""
-        sent = {
-            "authorization": f"Bearer {TOKEN}",
-            "x-antiphon-key-id": "key_1",
-            "x-antiphon-project": project,
-            "x-antiphon-scopes": scopes,
-        } | {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = as_intake(TOKEN, project=project, scopes=scopes) | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         url = f"{self._base}/v1/artifacts{path}"
         async with self._session.request(method, url, headers=sent) as answer:
             if answer.content_type == "application/json" and method != "HEAD":
@@ -64,11 +61,8 @@ class Client:
 async def serving(engine: AsyncEngine, blobs: BlobStore) -> AsyncIterator[Client]:
     api = Api(Library(PostgresRecords(engine), blobs), token=TOKEN)
     app = Starlette(routes=api.routes(), exception_handlers=ERRORS)
-    server = HttpServer(app, host="127.0.0.1", port=0, drain_seconds=1)
-    await server.start()
-    async with aiohttp.ClientSession() as session:
-        yield Client(session, f"http://127.0.0.1:{server.port}")
-    await server.stop()
+    async with served(app) as server, aiohttp.ClientSession() as session:
+        yield Client(session, address(server))
 
 
 @pytest.fixture(scope="module", params=["disk", "s3"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,26 +16,17 @@ import aiohttp
 import pytest
 
 from contracts.topics import RESPONSES_LIFECYCLE
+from infra.local.ports import free_port
 from infra.topics import apply as apply_topics
 from services.kit.codec import Stamp, encode
 from services.kit.producer import Producer
 from tests.integration.artifacts.conftest import NOW
 from tests.integration.artifacts.facts import finished, image_item, png
+from tests.integration.serving import as_intake
 
 ROOT = Path(__file__).parents[3]
 WAIT_SECONDS = 60
-CALLER = {
-    "authorization": "Bearer secret",
-    "x-antiphon-project": "research",
-    "x-antiphon-key-id": "key_1",
-    "x-antiphon-scopes": "",
-}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+CALLER = as_intake("secret")
 
 
 class Running:

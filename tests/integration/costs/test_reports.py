@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from services.costs.domain.charges import charge_response, charge_tool_result
 from services.costs.store import LedgerStore
 from services.kit.clock import SystemClock
 from services.kit.database import create_engine
-from services.kit.http import HttpServer
+from tests.integration.serving import address, as_intake, served
 from tests.unit.costs.facts import BOOK, FINISHED, finished, response, tool_result, usage
 
 TOKEN = "the-shared-secret"
@@ -33,29 +34,22 @@ class Client:
     async def get(
         self, path: str, *, scopes: str = "api", token: str = TOKEN, **params: Any
     ) -> tuple[int, Any]:
-        headers = {
-            "authorization": f"Bearer {token}",
-            "x-antiphon-key-id": "key_a",
-            "x-antiphon-project": self._project,
-            "x-antiphon-scopes": scopes,
-        }
+        headers = as_intake(token, project=self._project, scopes=scopes, key_id="key_a")
         async with self._http.get(self._base + path, params=params, headers=headers) as answer:
             return answer.status, await answer.json()
 
 
-async def serve(ledger: LedgerStore) -> tuple[HttpServer, str]:
+@asynccontextmanager
+async def asking(ledger: LedgerStore, project: str) -> AsyncIterator[Client]:
     app = create_app(ledger, token=TOKEN, health=[])
-    server = HttpServer(app, host="127.0.0.1", port=0, drain_seconds=1)
-    await server.start()
-    return server, f"http://127.0.0.1:{server.port}"
+    async with served(app) as server, aiohttp.ClientSession() as http:
+        yield Client(http, address(server), project)
 
 
 @pytest.fixture
 async def client(ledger: LedgerStore, owner: Principal) -> AsyncIterator[Client]:
-    server, base = await serve(ledger)
-    async with aiohttp.ClientSession() as http:
-        yield Client(http, base, owner.project)
-    await server.stop()
+    async with asking(ledger, owner.project) as client:
+        yield client
 
 
 @pytest.fixture
@@ -284,11 +278,8 @@ async def test_an_unknown_address_is_refused_in_the_shape_of_the_api(client: Cli
 
 async def test_a_database_that_is_away_is_an_outage_not_a_crash(engine: AsyncEngine) -> None:
     away = create_engine("postgresql://nobody@127.0.0.1:1/nothing", pool_size=1, name="away")
-    server, base = await serve(LedgerStore(away, SystemClock()))
-    async with aiohttp.ClientSession() as http:
-        client = Client(http, base, "proj_a")
+    async with asking(LedgerStore(away, SystemClock()), "proj_a") as client:
         status, refusal = await client.get("/v1/costs")
-    await server.stop()
     await away.dispose()
     assert status == 503
     assert refusal["error"]["type"] == "server_error"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,9 +18,9 @@ from services.intake.sockets.lanes import Contexts
 from services.intake.sockets.sessions import Sessions
 from services.kit.http import HttpServer
 from services.kit.websockets import WebSocketBounds
+from tests.integration.serving import PATIENCE_SECONDS, until
 from tests.unit.intake.apps import ADMIN, Intake
 
-PATIENCE_SECONDS = 20
 Event = dict[str, Any]
 
 
@@ -148,13 +148,6 @@ def event(kind: str, number: int, **fields: Any) -> bytes:
     """One event as a worker sends it."""
     told = {"type": kind, "sequence_number": number, **fields}
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(told))
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not holds():  # noqa: ASYNC110 - sockets set no event
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ from contracts.packs import Flag
 from services.intake.streaming.draining import Draining
 from services.kit.health import Health
 from tests.integration.intake.sockets import event, listening
-from tests.integration.intake.test_http import serving, until
+from tests.integration.intake.test_http import serving
+from tests.integration.serving import until
 from tests.unit.intake.apps import Intake, last_json
 
 JSON = orjson.dumps({"model": "gpt-5.1", "input": "hello"})

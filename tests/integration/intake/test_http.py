@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
@@ -19,6 +19,7 @@ from contracts.packs import Flag
 from services.intake.api.forward import Forwarder
 from services.intake.clients import HttpClients
 from services.kit.http import HttpServer
+from tests.integration.serving import address, served, until
 from tests.unit.intake.apps import ADMIN, Intake, last_json
 
 PATIENCE_SECONDS = 20
@@ -29,20 +30,11 @@ STREAMED = orjson.dumps({"model": "gpt-5.1", "input": "hello", "stream": True})
 
 @asynccontextmanager
 async def serving(intake: Intake) -> AsyncIterator[tuple[aiohttp.ClientSession, HttpServer]]:
-    server = HttpServer(intake.app, host="127.0.0.1", port=0, drain_seconds=1)
-    await server.start()
-    base = f"http://127.0.0.1:{server.port}"
-    try:
-        async with aiohttp.ClientSession(base, headers=HEADERS) as session:
-            yield session, server
-    finally:
-        await server.stop()
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not holds():  # noqa: ASYNC110 - sockets set no event
-            await asyncio.sleep(0.01)
+    async with (
+        served(intake.app) as server,
+        aiohttp.ClientSession(address(server), headers=HEADERS) as session,
+    ):
+        yield session, server
 
 
 async def pieces(count: int, size: int) -> AsyncIterator[bytes]:

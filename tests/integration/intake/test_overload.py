@@ -21,7 +21,8 @@ from contracts.config import ApiKeyChangedV1
 from services.intake.admission import records
 from services.kit.codec import Stamp, encode
 from services.kit.http import HttpServer
-from tests.integration.intake.sockets import Sockets, until
+from tests.integration.intake.sockets import Sockets
+from tests.integration.serving import address, served, until
 from tests.unit.intake.apps import ADMIN, START, Intake
 from tests.unit.kit.records import Message
 
@@ -48,17 +49,12 @@ def learn(intake: Intake, name: str) -> str:
 async def listening(
     intake: Intake, *, stall_seconds: float = 30.0
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, HttpServer]]:
-    server = HttpServer(
-        intake.app, host="127.0.0.1", port=0, drain_seconds=1, stall_seconds=stall_seconds
-    )
-    await server.start()
     connector = aiohttp.TCPConnector(limit=0)
-    base = f"http://127.0.0.1:{server.port}"
-    try:
-        async with aiohttp.ClientSession(base, connector=connector) as session:
-            yield session, server
-    finally:
-        await server.stop()
+    async with (
+        served(intake.app, stall_seconds=stall_seconds) as server,
+        aiohttp.ClientSession(address(server), connector=connector) as session,
+    ):
+        yield session, server
 
 
 def as_key(secret: str) -> dict[str, str]:

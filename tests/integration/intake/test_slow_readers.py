@@ -11,7 +11,8 @@ import orjson
 import pytest
 
 from contracts.packs import Entry
-from tests.integration.intake.sockets import Sockets, event, listening, until
+from tests.integration.intake.sockets import Sockets, event, listening
+from tests.integration.serving import until
 from tests.unit.intake.apps import ADMIN
 
 BODY = orjson.dumps({"model": "gpt-5.1", "input": "hello", "stream": True})

@@ -14,8 +14,8 @@ from aiohttp import web
 from services.intake.api.forward import Forwarder
 from services.intake.clients import ArtifactFiles, HttpClients
 from services.intake.errors import ApiError
-from services.kit.http import HttpServer
 from tests.e2e.waiting import until
+from tests.integration.serving import address, served
 from tests.unit.intake.apps import ADMIN, Intake
 
 PIECE = b"x" * 65_536
@@ -59,17 +59,15 @@ async def serving(owner: Owner) -> AsyncIterator[aiohttp.ClientSession]:
     forwarder = Forwarder(clients, bare.keys, internal_token="internal")
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     intake = Intake(routes=forwarder.routes({"/v1/files": url}))
-    server = HttpServer(intake.app, host="127.0.0.1", port=0, drain_seconds=1)
     await clients.start()
-    await server.start()
     headers = {"authorization": f"Bearer {ADMIN}", "content-type": "multipart/form-data; x=y"}
     try:
-        async with aiohttp.ClientSession(
-            f"http://127.0.0.1:{server.port}", headers=headers
-        ) as session:
+        async with (
+            served(intake.app) as server,
+            aiohttp.ClientSession(address(server), headers=headers) as session,
+        ):
             yield session
     finally:
-        await server.stop()
         await clients.stop()
         await runner.cleanup()
 

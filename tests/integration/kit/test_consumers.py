@@ -15,7 +15,8 @@ from services.kit.consumer import Consumers
 from services.kit.deadletters import DeadLetters, RefusalError
 from services.kit.producer import Producer
 from services.kit.retry import Backoff
-from tests.integration.kit.topics import MakeTopic, eventually, read_all
+from tests.integration.kit.topics import MakeTopic, read_all
+from tests.integration.serving import until
 from tests.unit.kit.records import encoded, fact
 
 AT_ONCE = Backoff(attempts=2, first_seconds=0.0, longest_seconds=0.0)
@@ -89,8 +90,8 @@ async def test_poison_goes_to_the_dead_letters_whole_and_the_rest_is_handled(
     )
     await put(producer, topic, "b", "c", "d")
     async with consuming(kafka_bootstrap, topic, handle, dead_letters) as (consumers, fatal):
-        await eventually(lambda: handle.seen[-1:] == ["d"])
-        await eventually(lambda: consumers.lag() == 0)
+        await until(lambda: handle.seen[-1:] == ["d"])
+        await until(lambda: consumers.lag() == 0)
     assert handle.seen == ["a", "b", "d"]
     assert fatal == []
     poison, refused = await read_all(kafka_bootstrap, f"{topic}.dlq")
@@ -111,9 +112,9 @@ async def test_what_could_not_be_handled_is_not_committed_and_comes_again(
     failing = Handling(failing="b")
     await put(producer, topic, "a")
     async with consuming(kafka_bootstrap, topic, failing, dead_letters) as (_, fatal):
-        await eventually(lambda: failing.seen == ["a"])
+        await until(lambda: failing.seen == ["a"])
         await put(producer, topic, "b")
-        await eventually(lambda: fatal)
+        await until(lambda: fatal)
         # What comes later must not be taken, since its commit would cover what failed.
         await put(producer, topic, "c")
         began = asyncio.get_running_loop().time()
@@ -123,7 +124,7 @@ async def test_what_could_not_be_handled_is_not_committed_and_comes_again(
 
     healed = Handling()
     async with consuming(kafka_bootstrap, topic, healed, dead_letters):
-        await eventually(lambda: healed.seen == ["b", "c"])
+        await until(lambda: healed.seen == ["b", "c"])
     assert await read_all(kafka_bootstrap, f"{topic}.dlq") == []
 
 
@@ -141,10 +142,10 @@ async def test_a_second_member_takes_over_and_nothing_is_left_out(
         async with consuming(kafka_bootstrap, topic, first, dead_letters):
             for number in range(40):
                 await put(producer, topic, f"r{number}", partition=number % 4)
-            await eventually(lambda: len(seen()) == 40)
+            await until(lambda: len(seen()) == 40)
         for number in range(40, 80):
             await put(producer, topic, f"r{number}", partition=number % 4)
-        await eventually(lambda: seen() == wanted)
+        await until(lambda: seen() == wanted)
 
 
 async def test_a_batch_that_is_at_hand_when_the_service_stops_is_finished(
@@ -178,4 +179,4 @@ async def test_consumers_start_with_any_of_several_addresses(
     addresses = f"{kafka_bootstrap},{kafka_bootstrap}"
     async with consuming(addresses, topic, handle, dead_letters):
         await put(producer, topic, "a")
-        await eventually(lambda: handle.seen == ["a"])
+        await until(lambda: handle.seen == ["a"])

@@ -11,7 +11,8 @@ from contracts.topics import Topic
 from services.kit.clock import SystemClock
 from services.kit.group_progress import GroupProgress
 from services.kit.producer import Producer
-from tests.integration.kit.topics import PATIENCE_SECONDS, MakeTopic
+from tests.integration.kit.topics import MakeTopic
+from tests.integration.serving import PATIENCE_SECONDS
 
 FAR_AHEAD_MS = 60_000
 

@@ -11,7 +11,8 @@ from services.kit.batches import Received, Subscription
 from services.kit.consumer import Consumers
 from services.kit.deadletters import DeadLetters
 from services.kit.producer import Producer
-from tests.integration.kit.topics import MakeTopic, eventually
+from tests.integration.kit.topics import MakeTopic
+from tests.integration.serving import until
 from tests.unit.kit.records import encoded, fact
 
 PARTITIONS = 6
@@ -87,7 +88,7 @@ async def test_a_storm_of_rebalances_loses_nothing_and_does_not_stop_the_work(
         try:
             # A hasty guest leaves while the group still makes room for it, the others while they
             # work on partitions of their own.
-            await eventually(lambda: hasty or guest.progress() != idle)
+            await until(lambda: hasty or guest.progress() != idle)
         finally:
             await guest.stop()
 
@@ -99,8 +100,8 @@ async def test_a_storm_of_rebalances_loses_nothing_and_does_not_stop_the_work(
             await come_and_go(hasty=number % 2 == 1)
         over.set()
         await work
-        await eventually(lambda: len(ledger.rows) == len(sent))
-        await eventually(lambda: steady.lag() == 0)
+        await until(lambda: len(ledger.rows) == len(sent))
+        await until(lambda: steady.lag() == 0)
     finally:
         over.set()
         await asyncio.wait([work])

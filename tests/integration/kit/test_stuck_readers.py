@@ -16,7 +16,8 @@ from services.kit.health import ProgressWatch
 from services.kit.producer import Producer
 from services.kit.tail import Tail, read_range
 from tests.integration.kit.test_consumers import Handling, committed, consuming, put
-from tests.integration.kit.topics import PATIENCE_SECONDS, MakeTopic, eventually, read_all
+from tests.integration.kit.topics import MakeTopic, read_all
+from tests.integration.serving import PATIENCE_SECONDS, until
 
 BOUND_SECONDS = 0.5
 WHOLE, HURT = b"resp_FLIPME", b"resp_FLIPYE"
@@ -54,12 +55,12 @@ async def test_a_handler_that_hangs_is_noticed_even_when_nothing_is_left_to_fetc
         watch = ProgressWatch(consumers, SystemClock(), seconds=BOUND_SECONDS)
         await turns(watch, wanted=True)
         await put(producer, topic, "a", "b")
-        await eventually(lambda: seen)
+        await until(lambda: seen)
         await turns(watch, wanted=False)
         assert consumers.lag() == 2
         go_on.set()
         await turns(watch, wanted=True)
-        await eventually(lambda: consumers.lag() == 0)
+        await until(lambda: consumers.lag() == 0)
 
 
 async def test_a_consumer_that_fetches_no_more_is_noticed(
@@ -69,7 +70,7 @@ async def test_a_consumer_that_fetches_no_more_is_noticed(
     handle = Handling()
     async with consuming(kafka_bootstrap, topic, handle, dead_letters) as (consumers, _):
         await put(producer, topic, "a")
-        await eventually(lambda: handle.seen == ["a"])
+        await until(lambda: handle.seen == ["a"])
         watch = ProgressWatch(consumers, SystemClock(), seconds=BOUND_SECONDS)
         consumer = consumers._subscribers[0][0].consumer
         consumer.pause(*consumer.assignment())
@@ -77,7 +78,7 @@ async def test_a_consumer_that_fetches_no_more_is_noticed(
         await turns(watch, wanted=False)
         consumer.resume(*consumer.assignment())
         await turns(watch, wanted=True)
-        await eventually(lambda: handle.seen == ["a", "b"])
+        await until(lambda: handle.seen == ["a", "b"])
 
 
 async def test_a_tail_that_reads_no_more_is_noticed(
@@ -96,7 +97,7 @@ async def test_a_tail_that_reads_no_more_is_noticed(
     try:
         watch = ProgressWatch(tail, SystemClock(), seconds=BOUND_SECONDS)
         await producer.send(topic, b"a", partition=0)
-        await eventually(lambda: seen == [b"a"])
+        await until(lambda: seen == [b"a"])
         await turns(watch, wanted=True)
         tail._kafka.pause(*tail._partitions)
         await producer.send(topic, b"b", partition=0)
@@ -117,8 +118,8 @@ async def test_a_damaged_batch_becomes_a_dead_letter_and_nothing_else_is_lost(
     await put(producer, topic, "a", WHOLE.decode(), "c", partition=0)
     await put(producer, topic, *wanted, partition=1)
     async with consuming(kafka_bootstrap, topic, handle, dead_letters) as (consumers, fatal):
-        await eventually(lambda: len(handle.seen) == len(wanted) + 2)
-        await eventually(lambda: consumers.lag() == 0)
+        await until(lambda: len(handle.seen) == len(wanted) + 2)
+        await until(lambda: consumers.lag() == 0)
     assert fatal == []
     assert [one for one in handle.seen if one in ("a", "c")] == ["a", "c"]
     assert [one for one in handle.seen if one.startswith("other")] == wanted
@@ -152,7 +153,7 @@ async def test_tails_and_ranges_go_on_behind_damage(
     )
     await tail.start()
     try:
-        await eventually(lambda: seen == [b"a", b"c"])
+        await until(lambda: seen == [b"a", b"c"])
     finally:
         await tail.stop()
     found = [

@@ -15,7 +15,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from services.kit.deadletters import DeadLetters, Record
 from services.kit.producer import Producer
 from services.kit.tail import Tail, read_range
-from tests.integration.kit.topics import MakeTopic, eventually, read_all
+from tests.integration.kit.topics import MakeTopic, read_all
+from tests.integration.serving import until
 
 PATIENCE_SECONDS = 30
 
@@ -92,7 +93,7 @@ async def test_a_tail_from_the_start_sees_all_and_then_what_comes(
         await caught_up(tail)
         assert seen == [b"1", b"2"]
         await producer.send(topic, b"3", partition=0)
-        await eventually(lambda: seen == [b"1", b"2", b"3"])
+        await until(lambda: seen == [b"1", b"2", b"3"])
         assert tail.next_offsets == {0: 3}
 
 
@@ -104,7 +105,7 @@ async def test_a_tail_from_now_on_sees_nothing_old_and_everything_new(
     async with tailing(kafka_bootstrap, topic, dead_letters, start="latest") as (tail, seen):
         assert tail.caught_up.is_set()
         await producer.send(topic, b"new", partition=0)
-        await eventually(lambda: seen == [b"new"])
+        await until(lambda: seen == [b"new"])
 
 
 async def test_a_tail_catches_up_although_the_last_offset_holds_no_record(
@@ -128,7 +129,7 @@ async def test_a_tail_catches_up_although_all_records_are_gone(
         await caught_up(tail)
         assert seen == []
         await producer.send(topic, b"4", partition=0)
-        await eventually(lambda: seen == [b"4"])
+        await until(lambda: seen == [b"4"])
 
 
 async def test_a_compacted_topic_with_gaps_is_read_to_its_end(

@@ -13,16 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.kit.deadletters import DeadLetters
 from services.kit.producer import Producer
+from tests.integration.serving import PATIENCE_SECONDS
 
 MakeTopic = Callable[..., Awaitable[str]]
-PATIENCE_SECONDS = 30.0
-
-
-async def eventually(holds: Callable[[], Any]) -> None:
-    """Return once `holds` is true; fail when that takes too long."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not holds():  # noqa: ASYNC110 - what is observed has no event
-            await asyncio.sleep(0.01)
 
 
 async def read_all(bootstrap: str, topic: str, *, partition: int = 0) -> list[Any]:

@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
 from services.kit.clock import SystemClock
-from services.kit.http import HttpServer
 from services.webhooks.api import ERRORS, PREFIXES, Api
 from services.webhooks.domain.addresses import AddressRules
 from services.webhooks.domain.events import EVENT_TYPES
 from services.webhooks.service import Registry
 from services.webhooks.store.deliveries import PostgresDeliveries
 from services.webhooks.store.endpoints import PostgresEndpoints
+from tests.integration.serving import address, as_intake, served
 from tests.integration.webhooks.parts import HERE, RULE, SECRETS, ended, event, sending
 from tests.webhook_receiver import Receiver
 
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("engine")
 class Client:
     """Speaks as intake does, on behalf of a key of a project."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session = session
-        self._base = f"http://127.0.0.1:{port}/v1/webhook_endpoints"
+        self._base = f"{base}/v1/webhook_endpoints"
 
     async def ask(
         self,
@@ -45,12 +45,7 @@ class Client:
         token: str = TOKEN,
         data: bytes | None = None,
     ) -> tuple[int, Any]:
-        headers = {
-            "authorization": f"Bearer {token}",
-            "x-antiphon-key-id": "key_1",
-            "x-antiphon-project": "research",
-            "x-antiphon-scopes": scopes,
-        }
+        headers = as_intake(token, scopes=scopes)
         async with self._session.request(
             method, self._base + path, headers=headers, json=body, data=data
         ) as answer:
@@ -78,11 +73,8 @@ async def client(endpoints: PostgresEndpoints) -> AsyncIterator[Client]:
         registry = Registry(endpoints, SECRETS, sender, rules=rules, most=MOST)
         api = Api(registry, SystemClock(), token=TOKEN, wake=lambda: None)
         app = Starlette(routes=api.routes(), exception_handlers=ERRORS)
-        server = HttpServer(app, host="127.0.0.1", port=0, drain_seconds=1)
-        await server.start()
-        async with aiohttp.ClientSession() as session:
-            yield Client(session, server.port)
-        await server.stop()
+        async with served(app) as server, aiohttp.ClientSession() as session:
+            yield Client(session, address(server))
 
 
 async def test_an_endpoint_is_made_with_defaults_and_its_secret_is_shown_once(

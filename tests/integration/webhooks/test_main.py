@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,10 +17,12 @@ import pytest
 import standardwebhooks
 
 from contracts.topics import RESPONSES_LIFECYCLE
+from infra.local.ports import free_port
 from infra.topics import apply as apply_topics
 from services.kit.clock import SystemClock
 from services.kit.codec import Stamp, encode
 from services.kit.producer import Producer
+from tests.integration.serving import as_intake
 from tests.integration.webhooks.parts import until
 from tests.unit.webhooks.test_subscribers import fact
 from tests.webhook_receiver import Receiver
@@ -29,18 +30,7 @@ from tests.webhook_receiver import Receiver
 ROOT = Path(__file__).parents[3]
 WAIT_SECONDS = 60
 MOST_RSS_BYTES = 160 * 1024 * 1024
-CALLER = {
-    "authorization": "Bearer secret",
-    "x-antiphon-project": "research",
-    "x-antiphon-key-id": "key_1",
-    "x-antiphon-scopes": "admin",
-}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+CALLER = as_intake("secret", scopes="admin")
 
 
 class Running:

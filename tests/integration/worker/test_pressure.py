@@ -23,7 +23,8 @@ from services.kit.ids import new_id
 from services.kit.producer import Producer
 from services.worker.control import Control
 from services.worker.leases.store import LeaseStore
-from tests.integration.kit.topics import MakeTopic, dead_letters, eventually, make_topic, producer
+from tests.integration.kit.topics import MakeTopic, dead_letters, make_topic, producer
+from tests.integration.serving import until
 from tests.unit.kit.records import OWNER
 from tests.unit.worker.runs import job
 from tests.unit.worker.test_commands import Runner, Worker
@@ -81,7 +82,7 @@ async def test_what_a_full_worker_has_no_room_for_stays_in_kafka(
     await send_all(producer, topic, [command(f"resp_{number}") for number in range(ROOM)])
     await consumers.start()
     try:
-        await eventually(lambda: worker.commands.full)
+        await until(lambda: worker.commands.full)
         gc.collect()
         before = rss_bytes()
         rest = [command(f"resp_{number}") for number in range(ROOM, COMMANDS)]
@@ -95,8 +96,8 @@ async def test_what_a_full_worker_has_no_room_for_stays_in_kafka(
         assert rss_bytes() - before < MOST_GROWTH_BYTES
 
         runner.go_on.set()
-        await eventually(lambda: len(runner.ran) == COMMANDS)
-        await eventually(lambda: consumers.lag() == 0)
+        await until(lambda: len(runner.ran) == COMMANDS)
+        await until(lambda: consumers.lag() == 0)
         assert len({one.response_id for one in runner.ran}) == COMMANDS
         assert fatal == []
     finally:
@@ -133,10 +134,10 @@ async def test_an_hour_of_orders_is_heard_in_few_statements_and_no_tasks(
     control = Control(store, stopped.append, bootstrap=kafka_bootstrap, dead_letters=dead_letters)
     await control.start()
     try:
-        await eventually(lambda: control.waiting >= ORDERS)
+        await until(lambda: control.waiting >= ORDERS)
         assert len(control._tasks) == 1
         store.may_go.set()
-        await eventually(lambda: set(stopped) >= set(ids))
+        await until(lambda: set(stopped) >= set(ids))
         assert store.statements <= 12
     finally:
         await control.stop()
