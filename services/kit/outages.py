@@ -6,5 +6,7 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-OUTAGES = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
-"""What a part that is away for a while makes of our calls."""
+DATABASE_OUTAGES = (OSError, TimeoutError, DBAPIError, PoolTimeoutError)
+"""What a database that is away for a while makes of our calls."""
+OUTAGES = (*DATABASE_OUTAGES, KafkaError)
+"""What any part that is away for a while makes of them."""

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from opentelemetry import metrics
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.intake.admission.limits import Limits, Standing, Use, drained, take
 from services.intake.errors import ApiError
 from services.kit.clock import Clock
+from services.kit.outages import DATABASE_OUTAGES
 
 logger = logging.getLogger(__name__)
-_AWAY = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _MOST_KEPT = 10_000
 Result = TypeVar("Result")
 
@@ -186,7 +184,7 @@ class RateLimiter:
     async def _exchange(self, batch: Sequence[_Waiting], back: Sequence[Settlement]) -> None:
         try:
             standings = await self._ask_store([waiting.ask for waiting in batch], back)
-        except _AWAY as error:
+        except DATABASE_OUTAGES as error:
             logger.warning("rate limits are judged by this replica alone: %r", error)
             self._alone_until = self._clock.monotonic() + self._patience.pause_seconds
             standings = [self._judge_alone(waiting.ask) for waiting in batch]

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from aiokafka.errors import KafkaError
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,6 +23,7 @@ from services.intake.api.refusals import refusal_of
 from services.intake.api.websocket import WebSocketEndpoint, refuse_handshake
 from services.intake.errors import ApiError
 from services.kit.ids import new_id
+from services.kit.outages import OUTAGES
 
 CREATE_PATH = "/v1/responses"
 
@@ -46,11 +44,7 @@ class IntakeApp:
             exception_handlers={
                 ApiError: _api_error,
                 HTTPException: _http_error,
-                DBAPIError: _unexpected,
-                PoolTimeoutError: _unexpected,
-                KafkaError: _unexpected,
-                OSError: _unexpected,
-                TimeoutError: _unexpected,
+                **dict.fromkeys(OUTAGES, _unexpected),
                 ClientGoneError: _client_gone,
                 Exception: _unexpected,
             },

@@ -11,8 +11,6 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.intake.admission.keys import ApiKey
 from services.intake.domain import NewTurn, StoredResponse, conversation_of, input_items
@@ -24,6 +22,7 @@ from services.intake.errors import (
 )
 from services.intake.items.item import Identified, Item, usable_id
 from services.kit.clock import Clock
+from services.kit.outages import DATABASE_OUTAGES
 
 logger = logging.getLogger(__name__)
 _ID = re.compile(r"conv_[0-9a-f]{32}")
@@ -113,7 +112,7 @@ class TurnTaker:
             return
         try:
             await self.turns.abandon(response_id)
-        except (DBAPIError, PoolTimeoutError, OSError, TimeoutError) as error:
+        except DATABASE_OUTAGES as error:
             logger.warning("the turn of %s stays until it expires: %r", response_id, error)
 
     async def before(self, first: StoredResponse) -> list[Identified]:

@@ -12,8 +12,6 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from services.intake.accepted import Accepted, Answer, Place
 from services.intake.admission.keys import ApiKey
@@ -26,9 +24,9 @@ from services.intake.streaming.followers import DrainedError
 from services.intake.streaming.log_reads import LogRead
 from services.intake.streaming.resume import Resumer
 from services.kit.ids import created_ms, new_id
+from services.kit.outages import DATABASE_OUTAGES
 
 logger = logging.getLogger(__name__)
-_AWAY = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _NAME = re.compile(rb"[\x20-\x7e]{1,255}")
 _ROUTE = b"POST /v1/responses\n"
 _FIRST_PAUSE_SECONDS = 0.005
@@ -239,7 +237,7 @@ class Idempotency:
         """Write what others could find out by themselves, only later."""
         try:
             await note
-        except _AWAY as error:
+        except DATABASE_OUTAGES as error:
             logger.warning("an idempotency key was not brought up to date: %r", error)
 
 

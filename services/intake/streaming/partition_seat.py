@@ -6,14 +6,12 @@ import asyncio
 import logging
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.kit.outages import DATABASE_OUTAGES
 from services.kit.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
-_FAILURES = (DBAPIError, PoolTimeoutError, OSError, TimeoutError)
 _PING_SECONDS = 15.0
 _SEATS = 0x73656174
 _SIT = text("SELECT pg_try_advisory_lock(:seats, :partition)")
@@ -46,7 +44,7 @@ class PartitionSeat:
                     logger.info("reading partition %d of the events", partition)
                     return partition
             logger.warning("all partitions of the events are taken: sharing %d", self.partition)
-        except _FAILURES as error:
+        except DATABASE_OUTAGES as error:
             logger.warning("no seat could be taken, reading %d: %r", self.partition, error)
             await self._stand_up()
         return self.partition
@@ -71,7 +69,7 @@ class PartitionSeat:
                         logger.warning("partition %d is shared now", self.partition)
                 else:
                     await self._connection.execute(text("SELECT 1"))
-            except _FAILURES as error:
+            except DATABASE_OUTAGES as error:
                 logger.warning("the seat at partition %d was lost: %r", self.partition, error)
                 await self._stand_up()
 
@@ -86,5 +84,5 @@ class PartitionSeat:
                 # Given back to the pool it would keep the lock.
                 await connection.invalidate()
                 await connection.close()
-            except _FAILURES as error:
+            except DATABASE_OUTAGES as error:
                 logger.info("the connection of the seat ended: %r", error)
