@@ -109,8 +109,9 @@ class WebSockets(Protocol):
 class HttpServer:
     """Uvicorn inside the service's own event loop; streams get a bounded time to end at a stop.
 
-    A client that takes no byte of its answer for `stall_seconds` is cut off. `sockets` lets clients
-    change to WebSockets; an application must know `services.kit.websockets.DRAIN` then.
+    A client that takes no byte of its answer for `stall_seconds`, or sends none of its body, is cut
+    off. `sockets` lets clients change to WebSockets; an application must know
+    `services.kit.websockets.DRAIN` then.
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""The events of a finished response, told anew from its stored object when the log has dropped
-them.
-"""
+"""The events of a finished response, told anew from its object once the log has dropped them."""
 
 from __future__ import annotations
 

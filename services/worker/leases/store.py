@@ -1,4 +1,4 @@
-"""The worker's one table: who runs which response, until when, and whether it is done."""
+"""Leases on PostgreSQL: who runs which response, until when, and whether it is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attempts at providers: which one, piped or composed, how often again, and when not any more."""
+"""The providers of one attempt: which is asked, piped or composed, how often, and when no more."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from services.worker.outbox import OutStream
 from services.worker.providers.policy import choose, overrides, pause_before_retry
 from services.worker.runs.composing import Save, compose
 from services.worker.runs.detached import Vendor, abandon, follow
-from services.worker.runs.outcome import Outcome, Progress, refused, via
+from services.worker.runs.outcome import Outcome, Progress, failed, via
 from services.worker.runs.piping import forward, pipe
 from services.worker.runs.tries import Limits, Try
 from services.worker.runs.upstream import Tools, Upstream
 from services.worker.runs.writer import EventWriter
 from services.worker.seals import ItemSeals
-
-__all__ = ["Attempts", "Limits"]
 
 
 async def _save_nothing(_: Job, __: State) -> None: ...
@@ -34,6 +32,7 @@ async def _save_nothing(_: Job, __: State) -> None: ...
 class Attempts:
     """Gets a job answered by one of its model's providers; holds no state between jobs.
 
+    What the lease counts as one attempt may be several tries here, at one provider or more.
     `save` returns when a later attempt can go on from a state. `vendors` are the providers' clients
     for their own background responses, by name.
     """
@@ -86,7 +85,7 @@ class Attempts:
         except RequestRefusedError as refusal:
             silent = EventWriter(None, skip_through=skip_through)
             provider = self.first_provider(job)
-            return refused(job, refusal, provider, silent, self.clock.now())
+            return failed(job, refusal, provider, silent, self.clock.now())
         if (begun := progress.boundary or progress.detached) is not None:
             upstreams = sorted(upstreams, key=lambda one: one.config.name != begun.provider)
         outcome: Outcome | None = None
@@ -119,7 +118,7 @@ class Attempts:
         config = upstream.config
         began = self.clock.monotonic()
         for failures in count(1):
-            outcome = await self._attempt(
+            outcome = await self._try(
                 Try(
                     job,
                     out,
@@ -148,7 +147,7 @@ class Attempts:
             await asyncio.sleep(pause)
         raise AssertionError
 
-    async def _attempt(self, one: Try) -> Outcome:
+    async def _try(self, one: Try) -> Outcome:
         job, config = one.job, one.upstream.config
         if (changed := overrides(job, config)) is not None:
             job = replace(job, overrides=changed)

@@ -38,7 +38,7 @@ from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
 
 CallTool = Callable[[McpCall], Awaitable[ToolResultV1]]
-Save = Callable[[Boundary], Awaitable[None]]
+SaveBoundary = Callable[[Boundary], Awaitable[None]]
 
 
 async def _keep_nothing(_: Boundary) -> None: ...
@@ -60,7 +60,7 @@ class Composer:
     new_id: Callable[[str], str]
     max_turns: int
     seal: Callable[[Item], None] | None = None
-    save: Save = _keep_nothing
+    save: SaveBoundary = _keep_nothing
     progress: Progress = field(default_factory=Progress)
     _created_at: int = 0
     _turns: int = 0

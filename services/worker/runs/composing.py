@@ -10,7 +10,7 @@ from services.worker.checkpoints.state import Boundary, State
 from services.worker.domain import Event, Item, Job, Response
 from services.worker.errors import UpstreamError
 from services.worker.runs.composer import Composer
-from services.worker.runs.outcome import Outcome, refused
+from services.worker.runs.outcome import Outcome, failed
 from services.worker.runs.tries import Try
 from services.worker.runs.upstream import Tools
 from services.worker.runs.writer import EventWriter
@@ -61,7 +61,7 @@ async def compose(
         response = await composer.run(response, begin)
     except UpstreamError as error:
         spent = one.progress.spent
-        return refused(job, error, config.name, writer, one.clock.now(), spent=spent)
+        return failed(job, error, config.name, writer, one.clock.now(), spent=spent)
     finally:
         if writer.first_output_at is not None and job.command.stream:
             waited = writer.first_output_at - began

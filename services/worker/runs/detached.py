@@ -10,7 +10,7 @@ import orjson
 
 from services.kit.retry import Backoff
 from services.worker.checkpoints.state import Detached
-from services.worker.domain import Job, Response, terminal_status
+from services.worker.domain import Response, terminal_status
 from services.worker.errors import UpstreamError
 from services.worker.runs.composing import Save
 from services.worker.runs.outcome import Outcome, Progress, Spent
@@ -206,9 +206,8 @@ class _Follower:
         await self._save(one.job, detached)
 
     def _body(self) -> bytes:
-        one: Try = self._one
-        job: Job = one.job
-        model = one.upstream.config.upstream_name(job.command.model)
+        job = self._one.job
+        model = self._one.upstream.config.upstream_name(job.command.model)
         body = job.upstream_request(model=model, stream=job.command.stream)
         return orjson.dumps({**body, "background": True, "store": True})
 

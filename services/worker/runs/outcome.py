@@ -148,7 +148,7 @@ def via_of(payload: bytes) -> int | None:
     return int(place) if place.isdigit() else None
 
 
-def refused(
+def failed(
     job: Job,
     error: UpstreamError,
     provider: str,

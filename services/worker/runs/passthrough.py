@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from services.worker import sse
-from services.worker.domain import TERMINAL, Event, Job, Response, terminal_status
+from services.worker.domain import TERMINAL_EVENTS, Event, Job, Response, terminal_status
 from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.providers.answer import Answer
@@ -19,19 +19,20 @@ from services.worker.providers.client import UpstreamClient
 from services.worker.runs.output import OutputBuilder
 
 _KEPT_BYTES = 8 * 1024 * 1024
-_TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 _OPENING_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
 class Passthrough:
-    """One streamed attempt. After `run`, `terminal` is the last event, ours already.
+    """One stream of a provider, or several of the same response one after the other.
+
+    After `run` and `follow`, `terminal` is the last event, ours already.
 
     Blocks without events about the whole response are never parsed. They are kept, up to 8 MiB, so
     that a broken stream can still be turned into a failed response with its partial output.
 
-    With `goes_on` the stream is one that `earlier` is the beginning of: events up to `skip_through`
-    are left out and all others keep their numbers. `on_begun` is awaited with the provider's own
-    id of the response once that is known.
+    Events up to `skip_through` were told. After `go_on` all others keep their numbers; without it
+    they are numbered so that they follow. `on_begun` is awaited with the provider's own id of the
+    response once that is known.
     """
 
     def __init__(
@@ -54,7 +55,6 @@ class Passthrough:
         self._renumbers = False
         self._next_number = 0
         self.skeleton: Response | None = None
-        self.wrote = False
         self.first_output_at: float | None = None
         self.terminal: Event | None = None
         self._complaint: str | None = None
@@ -132,7 +132,6 @@ class Passthrough:
         self._out.write(block)
         if self.first_output_at is None and b'"output_index"' in block:
             self.first_output_at = time.monotonic()
-        self.wrote = True
         if self._kept_bytes < _KEPT_BYTES:
             self._kept.append(block)
             self._kept_bytes += len(block)
@@ -162,7 +161,7 @@ class Passthrough:
             self._job.adopt(response)
             if self.skeleton is None:
                 self.skeleton = orjson.loads(orjson.dumps(response))
-        if kind in _TERMINAL_EVENTS:
+        if kind in TERMINAL_EVENTS:
             if not whole:
                 raise UpstreamError("the provider's last event has no response")
             if terminal_status(response) is None:

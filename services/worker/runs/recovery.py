@@ -17,7 +17,7 @@ from services.kit.blobs.store import BlobMissingError, BlobStore
 from services.kit.ids import created_ms
 from services.kit.tail import read_range
 from services.worker import sse
-from services.worker.domain import TERMINAL, Job
+from services.worker.domain import TERMINAL_EVENTS, Job
 from services.worker.errors import UpstreamError
 from services.worker.runs.outcome import ESTIMATED, via_of
 from services.worker.runs.output import OutputBuilder
@@ -25,7 +25,6 @@ from services.worker.runs.output import OutputBuilder
 logger = logging.getLogger(__name__)
 _CLOCK_SLACK_MS = 60_000
 _ESTIMATED = ESTIMATED.removesuffix(sse.END)
-_TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 
 
 @dataclass
@@ -75,7 +74,7 @@ class Delivered:
             response = event.get("response")
             if isinstance(response, dict):
                 self.skeleton = self.skeleton or response
-                if event.get("type") in _TERMINAL_EVENTS:
+                if event.get("type") in TERMINAL_EVENTS:
                     self.finished = response
 
     def lose(self, entry: Entry) -> None:

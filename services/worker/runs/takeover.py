@@ -12,8 +12,8 @@ from services.worker.runs.outcome import (
     Outcome,
     Progress,
     Spent,
+    failed,
     failed_response,
-    refused,
 )
 from services.worker.runs.recovery import Delivered
 from services.worker.runs.writer import EventWriter
@@ -65,7 +65,7 @@ def given_up(job: Job, provider: str, progress: Progress, now: datetime) -> Outc
         code="server_error",
         retryable=False,
     )
-    return refused(job, error, provider, writer, now, spent=progress.spent)
+    return failed(job, error, provider, writer, now, spent=progress.spent)
 
 
 def _learn(earlier: Delivered, state: State | None, progress: Progress) -> None:

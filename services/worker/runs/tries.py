@@ -9,7 +9,7 @@ from services.worker.domain import Job
 from services.worker.errors import UpstreamError
 from services.worker.metrics import WorkerMetrics
 from services.worker.outbox import OutStream
-from services.worker.runs.outcome import Outcome, Progress, refused
+from services.worker.runs.outcome import Outcome, Progress, failed
 from services.worker.runs.upstream import Upstream
 from services.worker.runs.writer import EventWriter
 
@@ -43,7 +43,7 @@ class Try:
         silent = EventWriter(None, skip_through=through, begin=self.progress.boundary)
         provider = self.upstream.config.name
         spent = self.progress.spent
-        return refused(self.job, error, provider, silent, self.clock.now(), spent=spent)
+        return failed(self.job, error, provider, silent, self.clock.now(), spent=spent)
 
     def now(self) -> int:
         """Return the time as the API's objects have it."""

@@ -12,8 +12,9 @@ from services.kit.tail import Tail
 from services.worker.clients import KafkaFacts, WorkerTools
 from services.worker.operations.answers import Answers, Vendor
 from services.worker.operations.runner import OperationRunner
-from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.attempts import Attempts
 from services.worker.runs.recovery import ReadBack
+from services.worker.runs.tries import Limits
 from services.worker.seals import ItemSeals
 from services.worker.service import ResponseRunner
 from services.worker.settings import WorkerSettings

@@ -23,8 +23,9 @@ from services.worker.metrics import WorkerMetrics
 from services.worker.providers.breaker import State
 from services.worker.providers.client import UpstreamClient
 from services.worker.providers.turns import ChatTurns, ResponsesTurns
-from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.attempts import Attempts
 from services.worker.runs.recovery import Delivered
+from services.worker.runs.tries import Limits
 from services.worker.service import ResponseRunner
 from tests.unit.worker.runs import LocalTools, StatedFacts, Written, job
 from tests.upstream import UpstreamProcess

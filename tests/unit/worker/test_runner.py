@@ -12,8 +12,9 @@ from contracts.packs import Flag
 from services.kit.retry import Backoff
 from services.worker.domain import Event, Job
 from services.worker.errors import UpstreamError
-from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.attempts import Attempts
 from services.worker.runs.recovery import Delivered
+from services.worker.runs.tries import Limits
 from services.worker.service import ResponseRunner
 from tests.unit.worker.runs import (
     MCP_TOOL,

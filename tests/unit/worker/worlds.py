@@ -16,8 +16,9 @@ from services.worker.chat.turn import TurnEnd
 from services.worker.checkpoints.state import State, decode, encode
 from services.worker.domain import Event, Item, Job
 from services.worker.errors import LeaseLostError
-from services.worker.runs.attempts import Attempts, Limits
+from services.worker.runs.attempts import Attempts
 from services.worker.runs.recovery import Delivered
+from services.worker.runs.tries import Limits
 from services.worker.service import ResponseRunner
 from services.worker.tools.mcp import McpCall
 from services.worker.tools.plan import ToolPlan
