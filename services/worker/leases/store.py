@@ -26,6 +26,8 @@ from services.worker.leases.rules import MOST_HANDOVERS, Claim, CommandPlace, Ex
 METADATA = metadata("worker")
 _MOST_DOUBLINGS = 6
 
+# The columns as all migrations together leave them, for who reads this: statements are text, and
+# the indexes stand in the migrations.
 LEASES = Table(
     "leases",
     METADATA,
