@@ -8,27 +8,39 @@ from services.intake.errors import ApiError, unavailable
 
 
 class LogRead:
-    """The right to read the past of one partition, until `done`."""
+    """The right to read the past of one partition, until `done`, but `seconds` at most.
 
-    __slots__ = ("_room",)
+    Who reads on after that is counted no more: a client that takes its past in drops keeps nobody
+    from theirs.
+    """
 
-    def __init__(self, room: asyncio.Semaphore) -> None:
+    __slots__ = ("_room", "_timer")
+
+    def __init__(self, room: asyncio.Semaphore, *, seconds: float) -> None:
         self._room: asyncio.Semaphore | None = room
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.done)
 
     def done(self) -> None:
         """Let the next one read. Idempotent."""
+        self._timer.cancel()
         room, self._room = self._room, None
         if room is not None:
             room.release()
 
 
 class LogReads:
-    """Lets `most` read at once and `most_waiting` more wait, in their order, for `wait_seconds`."""
+    """Lets `most` read at once, each for `hold_seconds` at most.
 
-    def __init__(self, *, most: int, most_waiting: int, wait_seconds: float) -> None:
+    `most_waiting` more wait in their order, for `wait_seconds`.
+    """
+
+    def __init__(
+        self, *, most: int, most_waiting: int, wait_seconds: float, hold_seconds: float
+    ) -> None:
         self._room = asyncio.Semaphore(most)
         self._most_waiting = most_waiting
         self._wait_seconds = wait_seconds
+        self._hold_seconds = hold_seconds
         self._waiting = 0
 
     async def begin(self) -> LogRead:
@@ -43,7 +55,7 @@ class LogReads:
             raise _crowded() from error
         finally:
             self._waiting -= 1
-        return LogRead(self._room)
+        return LogRead(self._room, seconds=self._hold_seconds)
 
 
 def _crowded() -> ApiError:

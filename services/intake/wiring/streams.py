@@ -13,6 +13,9 @@ from services.intake.streaming.resume import Resumer
 from services.intake.wiring.shared import Shared
 from services.kit.database import create_engine
 
+# Far longer than the log takes to tell a stream to a client that reads.
+_HOLD_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Streams:
@@ -41,6 +44,7 @@ async def wire_streams(shared: Shared) -> Streams:
             most=settings.max_log_reads,
             most_waiting=settings.max_open_requests,
             wait_seconds=settings.accept_timeout_seconds,
+            hold_seconds=_HOLD_SECONDS,
         ),
         bootstrap=settings.kafka_bootstrap,
         buffer_bytes=settings.max_stream_buffer_bytes,

@@ -59,7 +59,12 @@ async def resuming(
 
 
 def reads(most: int = 4) -> LogReads:
-    return LogReads(most=most, most_waiting=100, wait_seconds=PATIENCE_SECONDS)
+    return LogReads(
+        most=most,
+        most_waiting=100,
+        wait_seconds=PATIENCE_SECONDS,
+        hold_seconds=2 * PATIENCE_SECONDS,
+    )
 
 
 def running(response_id: str) -> StoredResponse:

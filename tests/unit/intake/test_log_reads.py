@@ -16,8 +16,15 @@ from services.intake.streaming.log_reads import LogRead, LogReads
 from tests.unit.intake.apps import Exchange, Intake
 
 
-def reads(*, most: int = 1, most_waiting: int = 10, wait_seconds: float = 5.0) -> LogReads:
-    return LogReads(most=most, most_waiting=most_waiting, wait_seconds=wait_seconds)
+def reads(
+    *, most: int = 1, most_waiting: int = 10, wait_seconds: float = 5.0, hold_seconds: float = 60.0
+) -> LogReads:
+    return LogReads(
+        most=most,
+        most_waiting=most_waiting,
+        wait_seconds=wait_seconds,
+        hold_seconds=hold_seconds,
+    )
 
 
 async def turns(count: int = 10) -> None:
@@ -52,6 +59,19 @@ async def test_who_has_waited_long_enough_is_told_to_come_again() -> None:
     assert refused.value.retry_after_seconds
     first.done()
     (await bound.begin()).done()
+
+
+async def test_who_reads_for_long_keeps_nobody_from_reading() -> None:
+    bound = reads(hold_seconds=0.2)
+    slow = await bound.begin()
+    second = await bound.begin()
+    slow.done()
+    # What was counted no more is not given back once again: the second one holds the only room.
+    third = asyncio.create_task(bound.begin())
+    await turns()
+    assert not third.done()
+    second.done()
+    (await third).done()
 
 
 async def test_no_more_than_so_many_wait() -> None:

@@ -69,7 +69,7 @@ class Remembering(Resumer):
 
 def resumer(hubs: OneHub) -> Remembering:
     blobs: Any = None
-    reads = LogReads(most=1, most_waiting=10, wait_seconds=5)
+    reads = LogReads(most=1, most_waiting=10, wait_seconds=5, hold_seconds=60)
     return Remembering(
         cast("Hubs", hubs),
         cast("BlobStore", blobs),
