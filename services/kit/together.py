@@ -10,16 +10,20 @@ class Together:
 
     def __init__(self, *, seconds: float) -> None:
         self._seconds = seconds
-        self._opening: asyncio.Future[None] | None = None
+        # One each: a shared future would have to be shielded, which costs several times as much.
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def wait(self) -> None:
         """Return when the gate next opens."""
-        if self._opening is None:
-            loop = asyncio.get_running_loop()
-            self._opening = loop.create_future()
-            loop.call_later(self._seconds, self._open, self._opening)
-        await asyncio.shield(self._opening)
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_later(self._seconds, self._open)
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
 
-    def _open(self, opening: asyncio.Future[None]) -> None:
-        self._opening = None
-        opening.set_result(None)
+    def _open(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
