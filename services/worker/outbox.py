@@ -33,12 +33,12 @@ class OutStream:
         self._attempt = attempt
         self._index = 0
         self._parts: list[_Part] = []
-        self._acknowledged: asyncio.Future[None] | None = None
+        self._batch: _Batch | None = None
 
     def write(self, payload: bytes, *, flags: int = Flag.NONE, status: int = 200) -> None:
         """Queue whole events, or one payload with flags; the order of calls is kept."""
         if not self._parts:
-            self._acknowledged = self._lane.join(self)
+            self._batch = self._lane.join(self)
         self._parts.append((flags, status, payload))
         self._lane.grow(len(payload), urgent=bool(flags & Flag.LAST))
 
@@ -48,8 +48,8 @@ class OutStream:
 
     async def sent(self) -> None:
         """Return when everything written so far is acknowledged."""
-        if self._acknowledged is not None:
-            await asyncio.shield(self._acknowledged)
+        if self._batch is not None:
+            await self._batch.acknowledged()
 
     async def fence(self) -> None:
         """Put this attempt's mark on the log: readers pass over what earlier ones write after it.
@@ -87,6 +87,31 @@ class OutStream:
         return entry
 
 
+class _Batch:
+    """What goes out together. Each waits for a future of its own, so that any may be cancelled."""
+
+    __slots__ = ("_waiting", "sent")
+
+    def __init__(self) -> None:
+        self.sent = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def acknowledged(self) -> asyncio.Future[None]:
+        """Return a future that is done once all of it is acknowledged."""
+        waiter = asyncio.get_running_loop().create_future()
+        if self.sent:
+            waiter.set_result(None)
+        else:
+            self._waiting.append(waiter)
+        return waiter
+
+    def acknowledge(self) -> None:
+        self.sent = True
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
 class _Lane:
     """One partition: what waits for the next pack, and the one task that sends it."""
 
@@ -103,10 +128,10 @@ class _Lane:
         self._last_sent = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
-        self._batch = _new_future()
+        self._batch = _Batch()
         self._sending = self._batch
 
-    def join(self, stream: OutStream) -> asyncio.Future[None]:
+    def join(self, stream: OutStream) -> _Batch:
         self._streams.append(stream)
         return self._batch
 
@@ -121,13 +146,15 @@ class _Lane:
 
     async def room(self) -> None:
         while self._bytes > self._bound_bytes:
-            await asyncio.shield(self._batch)
+            await self._batch.acknowledged()
 
     def last(self) -> asyncio.Future[None] | None:
         """Return the acknowledgement of all that was written so far, None when it is there."""
         if self._streams:
-            return self._batch
-        return None if self._sending is self._batch or self._sending.done() else self._sending
+            return self._batch.acknowledged()
+        if self._sending is self._batch or self._sending.sent:
+            return None
+        return self._sending.acknowledged()
 
     async def run(self) -> None:
         while True:
@@ -140,7 +167,7 @@ class _Lane:
                 continue
             self._last_sent = self._loop.time()
             streams, self._streams = self._streams, []
-            batch, self._batch = self._batch, _new_future()
+            batch, self._batch = self._batch, _Batch()
             self._sending = batch
             self._bytes = 0
             entries = [entry for stream in streams for entry in stream.take()]
@@ -153,16 +180,12 @@ class _Lane:
             ]
             for pack in _packs(small):
                 await self._send(pack)
-            batch.set_result(None)
+            batch.acknowledge()
 
     async def _by_reference(self, entry: Entry) -> Entry:
         key = f"claims/{entry.response_id.decode()}-{entry.attempt}-{entry.index}"
         await self._store(key, entry.payload)
         return replace(entry, payload=key.encode(), flags=entry.flags | Flag.CLAIM)
-
-
-def _new_future() -> asyncio.Future[None]:
-    return asyncio.get_running_loop().create_future()
 
 
 def _packs(entries: Iterable[Entry]) -> Iterator[bytes]:
