@@ -89,14 +89,17 @@ async def status_of(http: ClientSession, key: dict[str, str], response_id: str) 
         return str((await answer.json())["status"])
 
 
-async def ends(log: Topics, begin: Any, chat: str, *, count: int) -> list[Any]:
+async def ends(
+    log: Topics, begin: Any, chat: str, *, count: int, distinct: bool = False
+) -> list[Any]:
     def is_ours(fact: Any) -> bool:
         return bool(
             fact.TYPE == "antiphon.response.finished.v1"
             and (fact.principal.chat or "").startswith(chat)
         )
 
-    return list(await log.facts(RESPONSES_LIFECYCLE.name, begin, is_ours, count=count))
+    topic = RESPONSES_LIFECYCLE.name
+    return list(await log.facts(topic, begin, is_ours, count=count, distinct=distinct))
 
 
 def memory_bytes(stack: Stack, name: str) -> int:
@@ -204,7 +207,7 @@ async def test_what_waits_and_what_runs_outlives_a_worker(
         await ask(http, key, f"say: {mark} w{n} ; fault:hang@0.2", mark)
     await until(lambda: len(upstream.requests(mark)) > PER_KEY, "some have ended")
     killed = small_stack.kill("worker")
-    facts = await ends(log, begin, mark, count=count)
+    facts = await ends(log, begin, mark, count=count, distinct=True)
     assert {fact.status for fact in facts} == {"completed"}
     assert len({fact.response_id for fact in facts}) == count
     asked = asked_for(upstream, mark)

@@ -48,17 +48,24 @@ class Topics:
         return found
 
     async def facts(
-        self, topic: str, begin: Ends, wanted: Callable[[Any], bool], *, count: int = 1
+        self,
+        topic: str,
+        begin: Ends,
+        wanted: Callable[[Any], bool],
+        *,
+        count: int = 1,
+        distinct: bool = False,
     ) -> Sequence[Any]:
         """Wait for `count` messages whose contract is wanted and return these contracts.
 
-        Each fact once: after a kill it may be sent again under its id, which readers look for.
+        With `distinct` a fact that is stated again, under its id, is left out, as readers do: who
+        died in between may have stated it already.
         """
         seen: set[str] = set()
 
         def is_wanted(record: Record) -> bool:
             envelope = decode(record.value or b"")
-            if not wanted(envelope.data) or envelope.id in seen:
+            if not wanted(envelope.data) or (distinct and envelope.id in seen):
                 return False
             seen.add(envelope.id)
             return True
