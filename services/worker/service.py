@@ -17,10 +17,11 @@ from contracts.responses import ResponseFinishedV1
 from services.kit.clock import Clock
 from services.worker.checkpoints.state import State
 from services.worker.domain import Job, terminal_status
-from services.worker.errors import LeaseLostError, UpstreamError
+from services.worker.errors import UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.runs.attempts import Attempts
 from services.worker.runs.outcome import ESTIMATED, Outcome, Progress, cancelled, last_frame
+from services.worker.runs.ownership import Leases, make_sure
 from services.worker.runs.recovery import Delivered
 from services.worker.runs.takeover import conclude, given_up
 from services.worker.tracing import Tracing
@@ -38,18 +39,6 @@ class Facts(Protocol):
         ...
 
 
-class Leases(Protocol):
-    """What is known of the leases without asking the database."""
-
-    def sure(self, response_id: str, attempt: int) -> bool:
-        """Whether nobody else can have the response: its lease was renewed in time."""
-        ...
-
-    async def confirm(self, response_id: str, attempt: int) -> bool:
-        """Ask the database, however long it is away; whether the response is still ours."""
-        ...
-
-
 class Checkpoints(Protocol):
     """Where later attempts find how far earlier ones came."""
 
@@ -60,14 +49,6 @@ class Checkpoints(Protocol):
     async def take_over(self, response_id: str, attempt: int) -> State | None:
         """Return what earlier attempts left, which can't write any more."""
         ...
-
-
-class _Sure:
-    def sure(self, _: str, __: int) -> bool:
-        return True
-
-    async def confirm(self, _: str, __: int) -> bool:
-        return True
 
 
 class _NoCheckpoints:
@@ -81,8 +62,8 @@ class _NoCheckpoints:
 class ResponseRunner:
     """Takes claimed jobs to their end, many at once.
 
-    One whose lease another worker may have says no last word and states no fact before it has made
-    sure: `run` and `give_up` raise `LeaseLostError` then.
+    One whose lease another worker may have asks nobody, says no last word and states no fact before
+    it has made sure: `run` and `give_up` raise `LeaseLostError` then.
     """
 
     attempts: Attempts
@@ -90,7 +71,6 @@ class ResponseRunner:
     clock: Clock
     read_back: Callable[[Job], Awaitable[Delivered]]
     tracing: Tracing = field(default_factory=partial(Tracing, enabled=False))
-    leases: Leases = field(default_factory=_Sure)
     checkpoints: Checkpoints = field(default_factory=_NoCheckpoints)
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
 
@@ -151,14 +131,11 @@ class ResponseRunner:
 
     async def _end(self, job: Job, out: OutStream, outcome: Outcome, started_at: datetime) -> None:
         body = orjson.dumps(outcome.response)
-        response_id, attempt = job.response_id, job.attempt
         if not outcome.on_log:
-            if not self.leases.sure(response_id, attempt):
-                await self.make_sure(job)
+            await self.make_sure(job)
             _write_last(job, out, outcome, body)
             await out.sent()
-        if not self.leases.sure(response_id, attempt):
-            await self.make_sure(job)
+        await self.make_sure(job)
         fact = self._fact(job, outcome, started_at)
         seconds = (fact.finished_at - started_at).total_seconds()
         self.attempts.metrics.ended(fact.provider, job.command.model, fact.status, seconds)
@@ -166,12 +143,11 @@ class ResponseRunner:
 
     async def make_sure(self, job: Job) -> None:
         """Return when the response is this attempt's for certain; raises `LeaseLostError`."""
-        if not await self.leases.confirm(job.response_id, job.attempt):
-            raise LeaseLostError(job.response_id)
+        await make_sure(self.attempts.leases, job)
 
     def keep_with(self, leases: Leases, checkpoints: Checkpoints) -> None:
         """Say who knows of the leases, and where checkpoints are kept; call before any `run`."""
-        self.leases = leases
+        self.attempts.leases = leases
         self.checkpoints = checkpoints
 
         async def save(job: Job, state: State) -> None:

@@ -110,6 +110,7 @@ class OperationRunner:
         upstreams = self.upstreams(job.command.model)
         for number, upstream in enumerate(upstreams, 1):
             for failures in count(1):
+                await self.responses.make_sure(job)
                 try:
                     return upstream.config.name, await self.answers.ask(job, upstream)
                 except RequestRefusedError:

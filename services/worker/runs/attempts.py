@@ -18,6 +18,7 @@ from services.worker.providers.policy import choose, overrides, pause_before_ret
 from services.worker.runs.composing import Save, compose
 from services.worker.runs.detached import Vendor, abandon, follow
 from services.worker.runs.outcome import Outcome, Progress, failed, via
+from services.worker.runs.ownership import Assured, Leases
 from services.worker.runs.piping import forward, pipe
 from services.worker.runs.tries import Limits, Try
 from services.worker.runs.upstream import Tools, Upstream
@@ -46,6 +47,7 @@ class Attempts:
     metrics: WorkerMetrics = field(default_factory=unregistered)
     save: Save = _save_nothing
     vendors: Mapping[str, Vendor] = field(default_factory=dict)
+    leases: Leases = field(default_factory=Assured)
 
     def first_provider(self, job: Job) -> str:
         """Return the name of the provider that is asked first, `none` when there is none."""
@@ -128,6 +130,7 @@ class Attempts:
                     self.limits,
                     self.clock,
                     self.metrics,
+                    self.leases,
                 )
             )
             error = outcome.error
@@ -159,6 +162,7 @@ class Attempts:
             return one.failed(error)
         if job is not one.job:
             one = replace(one, job=job)
+        await one.make_sure()
         if config.dialect == "responses" and not plan.runs_here:
             if config.background and job.command.background and config.name in self.vendors:
                 return await follow(one, self.vendors[config.name], self.save)

@@ -39,16 +39,21 @@ from services.worker.tools.plan import ToolPlan
 
 CallTool = Callable[[McpCall], Awaitable[ToolResultV1]]
 SaveBoundary = Callable[[Boundary], Awaitable[None]]
+MakeSure = Callable[[], Awaitable[None]]
 
 
 async def _keep_nothing(_: Boundary) -> None: ...
+
+
+async def _sure() -> None: ...
 
 
 @dataclass
 class Composer:
     """Composes one response. `new_id` makes item ids; `call_tool` runs one MCP call; `seal` writes
     into finished items what the client shall keep for us. `save` returns when a boundary is
-    durable: before the calls of a turn are made. `progress` hears of each boundary.
+    durable: before the calls of a turn are made. `progress` hears of each boundary. `make_sure` is
+    awaited before a model or a tool is asked, and raises when another worker may do so.
     """
 
     job: Job
@@ -62,6 +67,7 @@ class Composer:
     seal: Callable[[Item], None] | None = None
     save: SaveBoundary = _keep_nothing
     progress: Progress = field(default_factory=Progress)
+    make_sure: MakeSure = _sure
     _created_at: int = 0
     _turns: int = 0
     _output: list[Item] = field(default_factory=list)
@@ -85,6 +91,7 @@ class Composer:
             return self._finish(response, end)
         while self._turns < self.max_turns:
             self._at_boundary()
+            await self.make_sure()
             asked = {**request, **self._changed}
             end, calls, originals = await self._turn(asked, [*own_input, *self._carried])
             self._turns += 1
@@ -273,6 +280,7 @@ class Composer:
         told = result_told(self.progress.earlier.item(call.output_index))
         if told is not None:
             return told
+        await self.make_sure()
         return result_of(await self.call_tool(call.at(position)))
 
     def _finish(self, response: Response, end: TurnEnd) -> Response:

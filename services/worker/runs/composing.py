@@ -52,6 +52,7 @@ async def compose(
         seal=seal,
         save=partial(_save, one, save),
         progress=one.progress,
+        make_sure=one.make_sure,
     )
     began = time.monotonic()
     if begin is None:

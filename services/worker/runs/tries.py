@@ -10,6 +10,7 @@ from services.worker.errors import UpstreamError
 from services.worker.metrics import WorkerMetrics
 from services.worker.outbox import OutStream
 from services.worker.runs.outcome import Outcome, Progress, failed
+from services.worker.runs.ownership import Leases, make_sure
 from services.worker.runs.upstream import Upstream
 from services.worker.runs.writer import EventWriter
 
@@ -36,6 +37,11 @@ class Try:
     limits: Limits
     clock: Clock
     metrics: WorkerMetrics
+    leases: Leases
+
+    async def make_sure(self) -> None:
+        """Return when the provider may be asked; raises `LeaseLostError`."""
+        await make_sure(self.leases, self.job)
 
     def failed(self, error: UpstreamError, *, told: int | None = None) -> Outcome:
         """Return the outcome of a try that told nothing but how the response begins, if that."""

@@ -153,19 +153,19 @@ async def test_a_checkpoint_is_asked_of_its_provider_first() -> None:
     assert run.fact.provider == "b"
 
 
-@pytest.mark.parametrize("last", [True, False])
-async def test_who_lost_the_lease_says_nothing_more(
-    monkeypatch: pytest.MonkeyPatch, last: bool
+@pytest.mark.parametrize(("sure", "asked", "told"), [(0, 0, 0), (1, 1, 0), (2, 1, 1)])
+async def test_who_lost_the_lease_asks_nobody_and_says_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, sure: int, asked: int, told: int
 ) -> None:
-    kept = Kept(sure=not last, ours=False)
-    run = keeping(Run(Upstream("a", stored())), kept)
-    if not last:
-        answers = iter([True, False])
-        monkeypatch.setattr(kept, "sure", lambda *_: next(answers))
+    kept = Kept(ours=False)
+    answers = iter([True] * sure + [False])
+    monkeypatch.setattr(kept, "sure", lambda *_: next(answers))
+    upstream = Upstream("a", stored())
+    run = keeping(Run(upstream), kept)
     with pytest.raises(LeaseLostError):
         await run.runner.run(job(stream=False), run.out)
     assert run.facts.outcomes == []
-    assert len(run.out.parts) == (0 if last else 1)
+    assert (len(upstream.client.asked), len(run.out.parts)) == (asked, told)
 
 
 async def test_who_still_has_the_lease_goes_on() -> None:

@@ -71,7 +71,7 @@ class Responses:
 
     def __init__(self) -> None:
         self.ran: list[Job] = []
-        self.lost = False
+        self.sure = 100
 
     async def run(self, job: Job, out: OutStream) -> None:
         self.ran.append(job)
@@ -80,8 +80,9 @@ class Responses:
         self.ran.append(job)
 
     async def make_sure(self, job: Job) -> None:
-        if self.lost:
+        if self.sure == 0:
             raise LeaseLostError(job.response_id)
+        self.sure -= 1
 
 
 class Run:
@@ -152,13 +153,18 @@ async def test_a_native_compaction_gets_our_id_and_is_stated_once_it_is_told() -
     assert run.out.waited == 1
 
 
-async def test_a_compaction_that_another_attempt_has_by_now_is_not_stated() -> None:
-    run = Run(Upstream("first", COMPACTED))
-    run.responses.lost = True
+@pytest.mark.parametrize("sure", [0, 1])
+async def test_a_compaction_that_another_attempt_has_by_now_is_not_asked_for_or_not_stated(
+    sure: int,
+) -> None:
+    upstream = Upstream("first", COMPACTED)
+    run = Run(upstream)
+    run.responses.sure = sure
 
     with pytest.raises(LeaseLostError):
         await run.runner.run(of(CompactConversationV1), run.out)
 
+    assert len(upstream.vendor.asked) == sure
     assert not run.facts.outcomes
 
 

@@ -63,6 +63,7 @@ class World:
     checkpoint: bytes | None = None
     checkpoint_of: int = 0
     asked_again: list[int] = field(default_factory=list)
+    asked_without_lease: list[tuple[int, int]] = field(default_factory=list)
     executed: Counter[str] = field(default_factory=Counter)
     facts: StatedFacts = field(default_factory=StatedFacts)
     new_id: Callable[[str], str] = field(default_factory=ids)
@@ -173,7 +174,9 @@ class _Edge:
     ) -> AsyncGenerator[Event | TurnEnd, None]:
         done = sum(item["type"] == "function_call_output" for item in items)
         number = _RESULTS_BEFORE.index(done)
-        if self._world.lease == self._attempt and number < getattr(self._world.state, "turns", 0):
+        if self._world.lease != self._attempt:
+            self._world.asked_without_lease.append((self._attempt, number))
+        elif number < getattr(self._world.state, "turns", 0):
             self._world.asked_again.append(number)
         for step in ROUNDS[number]:
             await self._world.pause(self._attempt)
