@@ -113,15 +113,14 @@ class End(asyncio.Protocol):
         self._early: list[bytes] = []
         self._closing = False
         self._paused = False
-
-    @property
-    def peer_port(self) -> int:
-        """The other side's port."""
-        assert self._transport is not None
-        return int(self._transport.get_extra_info("peername")[1])
+        self.peer_port = 0
+        """The other side's port, also after the connection's end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        # A side that is gone already has no name any more.
+        name = transport.get_extra_info("peername")
+        self.peer_port = int(name[1]) if name else 0
         for data in self._early:
             self._transport.write(data)
         self._early.clear()

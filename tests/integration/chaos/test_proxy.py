@@ -103,6 +103,17 @@ async def test_an_end_in_a_hole_is_told_when_it_is_healed(way: Way) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_a_client_that_left_while_it_was_in_a_hole_is_no_process_s_any_more(way: Way) -> None:
+    connection = await way.connect()
+    assert await said(connection, b"before") == b"before"
+    await way.proxy.impose("echo", Trouble(what="blackhole"))
+    connection[1].close()
+    await connection[1].wait_closed()
+    for _ in range(10):  # Each is a turn of the proxy, which notices the end in one of them.
+        assert await way.proxy.links() == {"echo": 1}
+    assert await way.proxy.impose("echo", Trouble(what="cut"), [os.getpid()]) == 0
+
+
 async def test_delay_and_throttle_hold_bytes_back_and_keep_their_order(way: Way) -> None:
     loop = asyncio.get_running_loop()
     connection = await way.connect()
