@@ -41,6 +41,12 @@ async def said(way: tuple[asyncio.StreamReader, asyncio.StreamWriter], data: byt
         return await reader.readexactly(len(data))
 
 
+async def come_and_read(way: Way) -> None:
+    reader, writer = await way.connect()
+    with closing(writer):
+        await asyncio.wait_for(reader.read(), WAIT_S)
+
+
 @pytest.fixture
 async def way() -> AsyncIterator[Way]:
     server = await asyncio.start_server(echo, HOST, 0)
@@ -66,9 +72,7 @@ async def test_a_cut_resets_what_is_open_and_what_comes_until_it_is_healed(way: 
     writer.close()
     # It may come before the client has noticed that it is connected.
     with pytest.raises(ConnectionResetError):
-        reader, writer = await way.connect()
-        with closing(writer):
-            await asyncio.wait_for(reader.read(), WAIT_S)
+        await come_and_read(way)
     await way.proxy.heal()
     connection = await way.connect()
     assert await said(connection, b"after") == b"after"
