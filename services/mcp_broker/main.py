@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from aiokafka.errors import KafkaError
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 
@@ -17,6 +14,7 @@ from services.kit.deadletters import DeadLetters
 from services.kit.health import Health, Probe, ProgressWatch
 from services.kit.http import HttpServer, health_routes
 from services.kit.ids import new_id
+from services.kit.outages import OUTAGES
 from services.kit.producer import Producer
 from services.kit.runtime import Runtime, run_service
 from services.mcp_broker.api import api_routes
@@ -30,7 +28,6 @@ from services.mcp_broker.subscribers import commands
 
 NAME = "mcp_broker"
 _LISTING_SECONDS = 5.0
-_TRANSIENT = (OSError, TimeoutError, KafkaError, DBAPIError, PoolTimeoutError)
 
 
 async def compose(settings: McpBrokerSettings, runtime: Runtime) -> None:
@@ -100,7 +97,7 @@ def _policy(settings: McpBrokerSettings) -> Policy:
         retention_seconds=settings.retention_hours * 3600,
         purge_seconds=settings.purge_seconds,
         drain_seconds=settings.drain_seconds,
-        transient=_TRANSIENT,
+        transient=OUTAGES,
     )
 
 
