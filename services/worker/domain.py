@@ -15,6 +15,7 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 
 TERMINAL: frozenset[TerminalStatus] = frozenset({"completed", "failed", "incomplete", "cancelled"})
+OPENING_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 
 _OWN_PARAMETERS = frozenset(

@@ -14,13 +14,10 @@ from services.worker.chat.request import to_chat_request
 from services.worker.chat.stream import ChatTurn
 from services.worker.chat.truncation import is_too_long, shorter
 from services.worker.chat.turn import TurnEnd
-from services.worker.domain import TERMINAL, Event, Item
+from services.worker.domain import OPENING_EVENTS, TERMINAL_EVENTS, Event, Item
 from services.worker.errors import MALFORMED, RequestRefusedError, UpstreamError
 from services.worker.providers.client import UpstreamClient
 from services.worker.sse import EventSplitter, frames, parse
-
-_WHOLE_RESPONSE = frozenset({"response.created", "response.in_progress", "response.queued"})
-_TERMINAL_EVENTS = frozenset(f"response.{status}" for status in TERMINAL)
 
 
 class Turns(Protocol):
@@ -53,12 +50,12 @@ class ResponsesTurns:
         async with aclosing(events):
             async for event in events:
                 kind = str(event.get("type"))
-                if kind in _TERMINAL_EVENTS:
+                if kind in TERMINAL_EVENTS:
                     yield _turn_end(event.get("response"))
                     return
                 if kind == "error":
                     raise UpstreamError(str(event.get("message")), code=_code(event.get("code")))
-                if kind not in _WHOLE_RESPONSE:
+                if kind not in OPENING_EVENTS:
                     yield event
         raise UpstreamError("the provider's stream ended before the response did")
 

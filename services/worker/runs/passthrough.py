@@ -11,7 +11,14 @@ from typing import Any
 import orjson
 
 from services.worker import sse
-from services.worker.domain import TERMINAL_EVENTS, Event, Job, Response, terminal_status
+from services.worker.domain import (
+    OPENING_EVENTS,
+    TERMINAL_EVENTS,
+    Event,
+    Job,
+    Response,
+    terminal_status,
+)
 from services.worker.errors import MALFORMED, UpstreamError
 from services.worker.outbox import OutStream
 from services.worker.providers.answer import Answer
@@ -19,7 +26,6 @@ from services.worker.providers.client import UpstreamClient
 from services.worker.runs.output import OutputBuilder
 
 _KEPT_BYTES = 8 * 1024 * 1024
-_OPENING_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 
 
 class Passthrough:
@@ -153,7 +159,7 @@ class Passthrough:
         kind = event.get("type")
         response: Any = event.get("response")
         whole = isinstance(response, dict)
-        changed = self._number(event, opening=kind in _OPENING_EVENTS)
+        changed = self._number(event, opening=kind in OPENING_EVENTS)
         if kind == "error":
             self._complaint = str(event.get("message") or "") or None
         if whole:
@@ -168,7 +174,7 @@ class Passthrough:
                 response["status"] = str(kind).removeprefix("response.")
             self.terminal = event
         elif event["sequence_number"] > self.skip_through:
-            if kind not in _OPENING_EVENTS:
+            if kind not in OPENING_EVENTS:
                 self.skip_through = -1
             self._write(sse.encode(event) if changed or whole else frame + sse.END)
 
