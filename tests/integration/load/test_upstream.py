@@ -35,8 +35,8 @@ async def client(base_url: str) -> AsyncIterator[AsyncOpenAI]:
         yield opened
 
 
-async def generate(base_url: str, *, stream: bool, interval_ms: int = 0) -> Tally:
-    load = Load(
+def short_load(base_url: str, *, stream: bool, interval_ms: int = 0) -> Load:
+    return Load(
         base_url=base_url,
         api_key="key",
         connections=3,
@@ -47,7 +47,10 @@ async def generate(base_url: str, *, stream: bool, interval_ms: int = 0) -> Tall
         interval_ms=interval_ms,
         drain_s=5,
     )
-    return await Generator(load).run()
+
+
+async def generate(base_url: str, *, stream: bool, interval_ms: int = 0) -> Tally:
+    return await Generator(short_load(base_url, stream=stream, interval_ms=interval_ms)).run()
 
 
 async def test_an_answer_has_the_request_s_token_and_the_shape_of_the_api(
@@ -99,16 +102,7 @@ async def test_paced_streams_give_a_lag_for_every_delta(base_url: str) -> None:
 async def test_the_generator_as_a_process_tells_its_window_and_what_it_counted(
     base_url: str, interval_ms: int
 ) -> None:
-    load = Load(
-        base_url=base_url,
-        api_key="key",
-        connections=2,
-        stream=True,
-        warmup_s=0.02,
-        seconds=0.2,
-        deltas=5,
-        interval_ms=interval_ms,
-    )
+    load = short_load(base_url, stream=True, interval_ms=interval_ms)
     async with generating(load) as generator:
         await generator.begin()
         await generator.end()
